@@ -1,0 +1,175 @@
+"""Records: one row about one sample or one latency trial; everything in a report comes from them. Torch-free.
+
+A run folder holds ``run.json`` (what was run, with which settings, versions, device), ``records.jsonl``
+(append-only, fsynced at item boundaries, a torn last line is tolerated) and ``summary.json`` (written last, by rename).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from pipo.engine.types import Draft, Method, Sampling
+from pipo.errors import BadRecord
+
+SCHEMA = 1
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model and a method with its settings: a row of a comparison. ``model``: a folder or a lab name (``lab/base``)."""
+
+    name: str
+    model: str
+    method: Method
+
+
+class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample"):
+    """One generation of one item by one variant. Times in seconds from submission to the engine; -1 where none."""
+
+    variant: str
+    task: str
+    item: str
+    sample: int
+    seed: int
+    level: int = 0
+    prompt_tokens: int = 0
+    places: list[int] = []
+    text: str = ""
+    answer: str | None = None
+    gold: str = ""
+    correct: bool = False
+    finish: str = "eos"
+    slots: int = 0
+    tokens: int = 0
+    drafts: list[Draft] = []
+    steps: int = 0
+    ttft_s: float = -1.0
+    first_pair_s: float = -1.0
+    token_times_s: list[float] = []
+    error: str | None = None
+
+
+class LatencyRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="latency"):
+    """One latency trial at batch 1. ``tpot16_s`` over the first 16 tokens, ``tpot_s`` over all after the first."""
+
+    variant: str
+    input_tokens: int
+    trial: int
+    ttft_s: float
+    first_pair_s: float
+    tpot16_s: float
+    tpot_s: float
+    tokens: int
+    slots: int
+    steps: int
+    offered: int = 0
+    kept: int = 0
+    prefill_s: float = -1.0
+    token_times_s: list[float] = []
+
+
+class Provenance(msgspec.Struct, kw_only=True):
+    """Where a run came from. ``settings_hash``: of the resolved spec; ``seed``: the run's base seed."""
+
+    settings_hash: str
+    git_commit: str
+    git_dirty: bool
+    versions: dict[str, str]
+    device: str
+    cpu_count: int
+    threads: int
+    seed: int
+    engine: str
+    started: str
+    models: dict[str, str] = {}
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """The header of a run folder. ``kind``: eval, compare, latency, ablate-threshold. ``spec``: all settings, resolved."""
+
+    kind: str
+    spec: dict[str, Any]
+    provenance: Provenance
+    variants: list[Variant] = []
+    budgets: dict[str, dict[str, int]] = {}
+    sampling: Sampling = Sampling()
+    schema: int = SCHEMA
+
+
+Record = SampleRecord | LatencyRecord
+R = TypeVar("R")
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+def append(path: Path, records: Iterable[Record]) -> None:
+    """Append records as JSON lines and fsync, so that an item written is an item kept.
+
+    A torn last line, left by a kill, is cut off first.
+    """
+    with open(path, "ab+") as f:
+        _cut_torn_tail(f)
+        f.write(b"".join(_encoder.encode(r) + b"\n" for r in records))
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _cut_torn_tail(f: Any) -> None:
+    end = f.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    f.seek(end - 1)
+    if f.read(1) == b"\n":
+        return
+    f.seek(0)
+    keep = f.read().rfind(b"\n") + 1
+    f.truncate(keep)
+    f.seek(keep)
+
+
+def read(path: Path, *, allow_empty: bool = False) -> list[Record]:
+    """Read records; a torn last line (no newline) is left out, any other bad line is an error that names it.
+
+    Raises:
+        BadRecord: the file is missing, empty (unless ``allow_empty``), or a line is no record.
+    """
+    if not path.exists():
+        if allow_empty:
+            return []
+        raise BadRecord(f"{path} does not exist; name a run folder that holds records.jsonl")
+    lines = path.read_bytes().split(b"\n")
+    whole = lines[:-1]
+    out: list[Record] = []
+    for number, line in enumerate(whole, 1):
+        try:
+            out.append(_decoder.decode(line))
+        except msgspec.DecodeError as e:
+            raise BadRecord(f"{path}:{number}: not a record of schema {SCHEMA} ({e}); restore the file or rerun") from e
+    if not out and not allow_empty:
+        raise BadRecord(f"{path} holds no whole record; run the job again, it goes on from what is there")
+    return out
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a struct or plain value as JSON, by rename, so that readers see all of it or none."""
+    tmp = path.with_name(path.name + ".tmp")
+    with open(tmp, "wb") as f:
+        f.write(msgspec.json.format(_encoder.encode(value), indent=2))
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(tmp, path)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder's header. Raises BadRecord where it is missing or of another schema."""
+    path = folder / "run.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Run)
+    except FileNotFoundError as e:
+        raise BadRecord(f"{path} does not exist; {folder} is not a run folder") from e
+    except msgspec.DecodeError as e:
+        raise BadRecord(f"{path} is not a run header of schema {SCHEMA} ({e})") from e
