@@ -1,0 +1,204 @@
+"""Model folders: config.json, safetensors weights, tokenizer. No pickle is ever read.
+
+Two layouts load: ours (``model.*`` for the backbone, as transformers writes a text model) and the published one
+(``model.language_model.*``, vision tower beside it left out). Every tensor must be accounted for, by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast, Qwen3_5TextConfig, Qwen3Config
+
+from pipo.errors import BadModel
+from pipo.model.modeling import PipoForCausalLM
+from pipo.model.modules import CompressorType, Start
+
+CONFIGS: dict[str, Any] = {"qwen3_5_text": Qwen3_5TextConfig, "qwen3": Qwen3Config}
+OURS = ("compressor_type", "mtp_loss_weight", "confidence_loss_weight")
+OUTSIDE = ("model.visual.", "visual.")  # the vision tower of a vision-language checkpoint: not ours to load
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def read_config(folder: Path) -> Any:
+    """The text config of a model folder, with our keys on it. Raises BadModel with the file and the rule."""
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise BadModel(f"{folder} is not a model folder; name a folder with config.json and model.safetensors")
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise BadModel(f"{folder} has no config.json; a model folder holds config.json and model.safetensors") from e
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise BadModel(f"{path} is not JSON ({e})") from e
+    text = raw.get("text_config", raw)
+    if text.get("model_type") not in CONFIGS:
+        raise BadModel(f"{path}: model_type {text.get('model_type')!r} is not supported; known: {', '.join(CONFIGS)}")
+    for key in (*OURS, "pad_token_id", "tie_word_embeddings"):
+        if key in raw:
+            text[key] = raw[key]
+    if text.get("pad_token_id") is None:
+        raise BadModel(f"{path} has no pad_token_id; PIPO needs a PAD of its own: add a token and name its id there")
+    eos = text.get("eos_token_id")
+    if text["pad_token_id"] in (eos if isinstance(eos, list) else [eos]):
+        raise BadModel(f"{path}: PAD and EOS share id {text['pad_token_id']}; they must be two tokens")
+    if not 0 <= text["pad_token_id"] < text["vocab_size"]:
+        raise BadModel(f"{path}: pad_token_id {text['pad_token_id']} is outside the vocabulary of {text['vocab_size']}")
+    config = CONFIGS[text["model_type"]](**text)
+    for key in OURS:
+        if key in text:
+            setattr(config, key, text[key])
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's safetensors files under the names of PipoForCausalLM. Raises BadModel."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+        if pickles:
+            raise BadModel(f"{folder} holds pickled weights ({pickles[0]}), which can run code; convert to safetensors")
+        raise BadModel(f"{folder} holds no *.safetensors file; a model folder has model.safetensors")
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            loaded = load_file(file)
+        except (SafetensorError, OSError) as e:
+            raise BadModel(f"{file} cannot be read as safetensors ({e}); copy or build it again") from e
+        for name, tensor in loaded.items():
+            if not name.startswith(OUTSIDE):
+                tensors[_our_name(name)] = tensor
+    return tensors
+
+
+def _our_name(name: str) -> str:
+    for prefix in ("model.language_model.", "language_model.model.", "model."):
+        if name.startswith(prefix):
+            return "backbone." + name[len(prefix) :]
+    return name
+
+
+def load_model(folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PipoForCausalLM:
+    """Load a regular or PIPO model folder, in eval mode.
+
+    Raises:
+        BadModel: no config, no PAD, pickled weights, or tensors missing, unexpected or of another shape (named).
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    tensors = read_weights(folder)
+    if getattr(config, "compressor_type", None) is None and any(n.startswith("compressor.") for n in tensors):
+        raise BadModel(f"{folder}: weights hold a compressor, config.json has no compressor_type ('mlp' or 'linear')")
+    model = PipoForCausalLM(config)
+    _fill(model, tensors, folder, may_miss=())
+    check_tokenizer_fits(folder, config)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def from_backbone(
+    folder: str | Path, compressor: CompressorType | None = "mlp", start: Start = "sum", seed: int = 0
+) -> PipoForCausalLM:
+    """Make a model from a plain backbone checkpoint (or a regular model of ours), in float32.
+
+    Native ``mtp.*`` weights are taken where present, else the head starts fresh; compressor and confidence head start
+    fresh (``start``: sum, identity, random). ``compressor=None`` makes a regular model.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    config.compressor_type = compressor
+    torch.manual_seed(seed)
+    model = PipoForCausalLM(config)
+    if model.compressor is not None:
+        model.compressor.start(start)
+    tensors = {n: t for n, t in read_weights(folder).items() if not n.startswith(("compressor.", "confidence_head."))}
+    fresh = ["compressor.", "confidence_head."] + ([] if any(n.startswith("mtp.") for n in tensors) else ["mtp."])
+    _fill(model, tensors, folder, may_miss=tuple(fresh))
+    return model.eval()
+
+
+@torch.no_grad()
+def _fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path, may_miss: tuple[str, ...]) -> None:
+    want = dict(model.named_parameters())
+    if model.config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    missing = [n for n in want if n not in tensors and not n.startswith(may_miss)] if may_miss else [
+        n for n in want if n not in tensors
+    ]
+    extra = [n for n in tensors if n not in want]
+    if missing or extra:
+        raise BadModel(
+            f"{folder}: "
+            + "; ".join(
+                f"{word} tensor{'s'[: len(names) > 1]} {', '.join(sorted(names)[:4])}"
+                + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+                for word, names in (("missing", missing), ("unexpected", extra))
+                if names
+            )
+            + "; config.json and weights must describe the same model"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != want[name].shape:
+            raise BadModel(f"{folder}: {name} is {list(tensor.shape)}, config.json asks for {list(want[name].shape)}")
+        want[name].copy_(tensor)
+
+
+def save_model(
+    model: PipoForCausalLM, folder: str | Path, tokenizer: Any = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write config.json, model.safetensors (``dtype``: None keeps) and the tokenizer, the weights by rename."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    out = {}
+    for name, p in model.named_parameters():
+        our = "model." + name[len("backbone.") :] if name.startswith("backbone.") else name
+        out[our] = p.detach().to("cpu", dtype or p.dtype).contiguous().clone()
+    tmp = folder / "model.safetensors.tmp"
+    save_file(out, tmp, metadata={"format": "pt"})
+    tmp.replace(folder / "model.safetensors")
+    config = model.config.to_dict()
+    config.update({k: getattr(model.config, k) for k in OURS if hasattr(model.config, k)})
+    config["architectures"] = ["PipoForCausalLM"]
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model folder (tokenizer.json), checked against the model's PAD and vocabulary."""
+    folder = Path(folder)
+    if not (folder / "tokenizer.json").exists():
+        raise BadModel(f"{folder} has no tokenizer.json; copy the tokenizer that the model was trained with")
+    check_tokenizer_fits(folder, read_config(folder))
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
+
+
+def check_tokenizer_fits(folder: Path, config: Any) -> None:
+    """Raise BadModel where a tokenizer is present that knows other ids than the model, or names another PAD."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return
+    try:
+        raw = json.loads(path.read_text())
+        vocab = dict(raw["model"]["vocab"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as e:
+        raise BadModel(f"{path} is not a tokenizer of the tokenizers library ({e!r})") from e
+    vocab.update({t["content"]: t["id"] for t in raw.get("added_tokens", [])})
+    if max(vocab.values()) >= config.vocab_size:
+        raise BadModel(
+            f"{path} knows ids up to {max(vocab.values())}, the model's vocabulary ends at {config.vocab_size - 1}; "
+            "it is the tokenizer of another model"
+        )
+    settings = folder / "tokenizer_config.json"
+    pad = json.loads(settings.read_text()).get("pad_token") if settings.exists() else None
+    pad = pad["content"] if isinstance(pad, dict) else pad
+    if pad is None or vocab.get(pad) != config.pad_token_id:
+        raise BadModel(
+            f"{folder}: the tokenizer's PAD is {pad!r} (id {vocab.get(pad) if pad else None}), config.json says id "
+            f"{config.pad_token_id}; it is the tokenizer of another model, or has no PAD"
+        )

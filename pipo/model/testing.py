@@ -1,0 +1,52 @@
+"""Small random models for tests and speed studies: right in shape, meaningless in content."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from transformers import Qwen3_5TextConfig, Qwen3Config
+
+from pipo.model.modeling import PipoForCausalLM
+
+
+def tiny_config(
+    kind: Literal["hybrid", "dense"] = "hybrid", hidden: int = 32, layers: int = 4, vocab: int = 64, **more: Any
+) -> Any:
+    """Config of a tiny Qwen3.5 text (every 4th layer full attention) or dense Qwen3 model; pad 0, bos 1, eos 2."""
+    common: dict[str, Any] = dict(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+        max_position_embeddings=4096, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    if kind == "dense":
+        return Qwen3Config(**{**common, **more})
+    linear = dict(
+        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+    )  # fmt: skip
+    return Qwen3_5TextConfig(**{**common, **linear, **more})
+
+
+@torch.no_grad()
+def tiny_model(
+    kind: Literal["hybrid", "dense"] = "hybrid",
+    pipo: bool = True,
+    seed: int = 0,
+    hidden: int = 32,
+    layers: int = 4,
+    vocab: int = 64,
+    compressor: str = "mlp",
+    std: float = 0.15,
+) -> PipoForCausalLM:
+    """A random model in eval mode. ``std`` of its matrices is large, so that its distributions are not uniform."""
+    config = tiny_config(kind, hidden, layers, vocab)
+    config.compressor_type = compressor if pipo else None
+    torch.manual_seed(seed)
+    model = PipoForCausalLM(config)
+    for name, p in model.named_parameters():
+        if p.ndim >= 2 and not name.startswith("compressor"):
+            p.normal_(std=std)
+        elif name.startswith("compressor"):
+            p.add_(torch.randn_like(p) * 0.05)
+    return model.eval()
