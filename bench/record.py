@@ -28,7 +28,12 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample"):
-    """One generation of one item by one variant. Times in seconds from submission to the engine; -1 where none."""
+    """One generation of one item by one variant. Times in seconds from submission to the engine; -1 where none.
+
+    ``places``: ids with PADs (``pad_id``) where drafts were rejected; pair methods have two places a slot.
+    ``token_times_s``: one time per real token; tokens of one engine step share it. ``first_pair_s``: when the first
+    pair was complete (pair methods) or two tokens were out. ``steps``: backbone passes that committed slots.
+    """
 
     variant: str
     task: str
@@ -38,6 +43,7 @@ class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample")
     level: int = 0
     prompt_tokens: int = 0
     places: list[int] = []
+    pad_id: int = -1
     text: str = ""
     answer: str | None = None
     gold: str = ""
@@ -72,6 +78,23 @@ class LatencyRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="latency
     token_times_s: list[float] = []
 
 
+class ThroughputRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="throughput"):
+    """What the engine put out, for one variant and task, between two writes of this file (whole batch together).
+
+    ``full_*``: the part of it during which the batch was full. Sums over rows survive kills and resumptions.
+    """
+
+    variant: str
+    task: str
+    batch: int
+    wall_s: float
+    tokens: int
+    slots: int
+    steps: int
+    full_wall_s: float = 0.0
+    full_tokens: int = 0
+
+
 class Provenance(msgspec.Struct, kw_only=True):
     """Where a run came from. ``settings_hash``: of the resolved spec; ``seed``: the run's base seed."""
 
@@ -100,7 +123,7 @@ class Run(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
 
 
-Record = SampleRecord | LatencyRecord
+Record = SampleRecord | LatencyRecord | ThroughputRecord
 R = TypeVar("R")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
