@@ -58,12 +58,18 @@ def read_config(folder: Path) -> Any:
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder's safetensors files under the names of PipoForCausalLM. Raises BadModel."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    index = folder / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    except (json.JSONDecodeError, KeyError, AttributeError) as e:
+        raise BadModel(f"{index} is no index of safetensors shards ({e!r}); copy it again") from e
+    files = sorted(folder / s for s in shards)
+    absent = [f.name for f in files if not f.is_file()]
+    if absent:
         pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
         if pickles:
             raise BadModel(f"{folder} holds pickled weights ({pickles[0]}), which can run code; convert to safetensors")
-        raise BadModel(f"{folder} holds no *.safetensors file; a model folder has model.safetensors")
+        raise BadModel(f"{folder} has no {absent[0]}; a model folder holds config.json and model.safetensors")
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         try:
@@ -126,9 +132,7 @@ def _fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path
     want = dict(model.named_parameters())
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
-    missing = [n for n in want if n not in tensors and not n.startswith(may_miss)] if may_miss else [
-        n for n in want if n not in tensors
-    ]
+    missing = [n for n in want if n not in tensors and not n.startswith(may_miss)]
     extra = [n for n in tensors if n not in want]
     if missing or extra:
         raise BadModel(
