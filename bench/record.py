@@ -20,7 +20,7 @@ SCHEMA = 1
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model and a method with its settings: a row of a comparison. ``model``: a folder or a lab name (``lab/base``)."""
+    """A model and a method with its settings: a row of a comparison. ``model``: a folder or a name (``lab/base``)."""
 
     name: str
     model: str
@@ -112,7 +112,7 @@ class Provenance(msgspec.Struct, kw_only=True):
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """The header of a run folder. ``kind``: eval, compare, latency, ablate-threshold. ``spec``: all settings, resolved."""
+    """The header of a run folder. ``kind``: eval, compare, latency, ablate-threshold. ``spec``: resolved settings."""
 
     kind: str
     spec: dict[str, Any]

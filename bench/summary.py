@@ -7,7 +7,8 @@ clustered by question (item), the 95% interval (Student t over items) and the nu
 summary.json of ``compare`` and ``eval``::
 
     schema 1, kind, k (samples an item), pass_at [1, 2, 4], tasks [names], budgets {task: {"tight", "loose"}},
-    items {task: number of items}, sampling {...}, seed, batch (most requests at once), interval (text: how they are made),
+    items {task: number of items}, sampling {...}, seed, batch (most requests at once),
+    interval (text: how intervals are made),
     references [variant names that differences are taken to],
     variants [{"name", "model", "method": {name, threshold, depth, keep_rate}}],
     rows [...], differences [...], failures [{"variant", "task", "item", "sample", "error"}, at most 20]
@@ -40,8 +41,8 @@ summary.json of ``ablate-threshold`` (made in ablations/threshold.py) has the sa
     point       a row as above, and: threshold, gate ("confidence" | "random"), keep_rate (random: the rate asked for),
                 pad_ratio (estimate, 1 - kept_share), reused (bool: gate random at kept share 0 or 1 is the same
                 decoding as the confidence gate's point; its numbers are that point's, nothing was generated)
-    difference  threshold, task, budget, metric, value, se, low, high, n: confidence gate minus random gate, paired by item;
-                absent where reused
+    difference  threshold, task, budget, metric, value, se, low, high, n: confidence gate minus random gate, paired by
+                item; absent where reused
 
 summary.json of ``latency`` (made in bench/latency.py)::
 
