@@ -28,13 +28,19 @@ def run(*args: str, cwd: Path, env: dict[str, str] | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build from a copy, so that neither leftovers of an earlier build get in nor new ones stay in the clone."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy to build from: neither leftovers of an earlier build get in, nor do new ones stay in the clone."""
+    source = tmp_path_factory.mktemp("source")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source), cwd=out)
     (built,) = out.glob("*.whl")
@@ -55,12 +61,12 @@ def installed(wheel: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         subprocess.run([target / "bin" / "pipo", "down"], cwd=short, env=env, capture_output=True, timeout=60)
 
 
-def test_wheel_holds_every_package_and_file(wheel: Path) -> None:
+def test_wheel_holds_every_package_and_file(source: Path, wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for package in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]:
+    for package in tomllib.loads((source / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]:
         assert f"{package.replace('.', '/')}/__init__.py" in inside
-    ours = [p for f in PACKAGES for p in (ROOT / f).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    wanted = {p.relative_to(ROOT).as_posix() for p in ours if p.suffix in (".py", *DATA)}
+    ours = [p for f in PACKAGES for p in (source / f).rglob("*") if p.is_file()]
+    wanted = {p.relative_to(source).as_posix() for p in ours if p.suffix in (".py", *DATA)}
     assert wanted - inside == set()
 
 
