@@ -1,0 +1,67 @@
+"""Puts the command groups together, and is the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from pipo.cli import ablate, bench, daemon, evaluate, generate, jobs, lab, models, report, train
+from pipo.errors import PipoError
+
+app = typer.Typer(
+    name="pipo",
+    help="Pair-in, pair-out decoding: train, compare and measure. Jobs run in a daemon that starts by itself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich costs more CPU than all the rest of `pipo --help`
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"pipo {version('pipo')}")
+        except PackageNotFoundError:
+            typer.echo("pipo (not installed, run from the source tree)")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for group in (daemon, models, generate, evaluate):
+    group.register(app)
+for name, group in {"bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}.items():
+    app.add_typer(group.app, name=name)
+report.register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``pipo``: runs the app and exits.
+
+    A ``PipoError`` becomes its message on stderr and its exit code (see ``pipo.errors``); usage errors are Typer's
+    (exit code 2); Ctrl-C is 130.
+    """
+    try:
+        app(args=list(argv) if argv is not None else None, prog_name="pipo")
+    except PipoError as e:
+        print(f"pipo: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our stdout went away, e.g. `pipo jobs logs 3 | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,72 @@
+"""``pipo bench``: variants compared on tasks, and latency over input lengths."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipo.cli import options as o
+
+app = typer.Typer(help="Compare methods: quality and speed, or latency.", no_args_is_help=True)
+
+
+@app.command()
+def compare(
+    variant: o.Variants = None,
+    task: o.Tasks = None,
+    k: o.Samples = 4,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    temperature: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    presence_penalty: o.Presence = None,
+    json: o.Json = False,
+    detach: o.Detach = False,
+) -> None:
+    """All variants on the same items with the same seeds, under a tight and a loose budget of slots."""
+    from pipo.cli.follow import run_job
+    from pipo.cli.show import compare as show
+
+    spec = o.without_none(
+        tasks=o.check_tasks(task),
+        sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
+        variants=o.parse_variants(variant),
+        k=k,
+        limit=limit,
+        seed=seed,
+    )
+    run_job("compare", spec, as_json=json, detach=detach, show=show)
+
+
+@app.command()
+def latency(
+    variant: o.Variants = None,
+    input_length: Annotated[
+        list[int] | None,
+        typer.Option("--input-length", min=1, help="Prompt tokens; repeat. [default: 512, 2048, 8192]"),
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate per trial.")] = 32,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials per variant and length.")] = 5,
+    keep: Annotated[
+        float | None,
+        typer.Option("--keep", min=0, max=1, help="Force this share of drafts kept. [default: as the model decides]"),
+    ] = None,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+    detach: o.Detach = False,
+) -> None:
+    """First token and time per token at batch 1, as medians and as ratios to regular decoding."""
+    from pipo.cli.follow import run_job
+    from pipo.cli.show import latency as show
+
+    spec = o.without_none(
+        variants=o.parse_variants(variant),
+        input_lengths=input_length or None,
+        tokens=tokens,
+        trials=trials,
+        keep=keep,
+        seed=seed,
+    )
+    run_job("latency", spec, as_json=json, detach=detach, show=show)

@@ -1,0 +1,51 @@
+"""``pipo eval``: one model and method on tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipo.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval")(run)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A lab name such as lab/pipo-opd, or a model folder.")],
+    task: o.Tasks = None,
+    method: o.MethodOpt = None,
+    threshold: o.Threshold = None,
+    depth: o.Depth = None,
+    keep_rate: o.KeepRate = None,
+    k: o.Samples = 4,
+    limit: o.Limit = None,
+    slots: o.Slots = None,
+    seed: o.Seed = 0,
+    temperature: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    presence_penalty: o.Presence = None,
+    json: o.Json = False,
+    detach: o.Detach = False,
+) -> None:
+    """Score one model with one decoding method.
+
+    Prints avg@k, pass@k, slots, kept share and speed, task by task and over all tasks.
+    """
+    from pipo.cli.follow import run_job
+    from pipo.cli.show import compare
+
+    spec = o.without_none(
+        tasks=o.check_tasks(task),
+        method=o.check_method(method, threshold, depth, keep_rate),
+        sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
+        model=o.check_model(model),
+        k=k,
+        limit=limit,
+        slots=slots,
+        seed=seed,
+    )
+    run_job("eval", spec, as_json=json, detach=detach, show=compare)

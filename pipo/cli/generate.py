@@ -1,0 +1,81 @@
+"""``pipo generate``: one prompt, one sample, tokens as they come."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipo.cli import options as o
+
+if TYPE_CHECKING:
+    from pipod.messages import JobEvent
+
+
+def register(app: typer.Typer) -> None:
+    app.command("generate")(run)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A lab name such as lab/pipo-opd, or a model folder.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from stdin.")],
+    method: o.MethodOpt = None,
+    threshold: o.Threshold = None,
+    depth: o.Depth = None,
+    keep_rate: o.KeepRate = None,
+    slots: o.Slots = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Budget in tokens.")] = None,
+    seed: o.Seed = 0,
+    temperature: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    presence_penalty: o.Presence = None,
+    json: o.Json = False,
+    detach: o.Detach = False,
+) -> None:
+    """Generate one sample, shown as it comes. On a terminal, drafts that were kept are underlined."""
+    from pipo.cli.follow import run_job
+    from pipo.errors import BadInput
+
+    text = sys.stdin.read().strip() if prompt == "-" else prompt
+    if not text:
+        raise BadInput("the prompt is empty; give at least one word")
+    spec = o.without_none(
+        method=o.check_method(method, threshold, depth, keep_rate),
+        sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
+        model=o.check_model(model),
+        prompt=text,
+        seed=seed,
+        max_slots=slots,
+        max_tokens=tokens,
+    )
+    stream = _Stream(silent=json)
+    run_job("generate", spec, as_json=json, detach=detach, show=stream.end, on_event=stream.event)
+
+
+class _Stream:
+    """Prints token events as they come; the figures of the sample at the end, on stderr."""
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+        self._colour = sys.stdout.isatty()
+        self._printed = False
+
+    def event(self, event: JobEvent) -> bool:
+        if event.kind != "token":
+            return event.kind == "progress"  # a bar would run into the text
+        if not self._silent:
+            text = str(event.data.get("text", ""))
+            kept = self._colour and event.data.get("kept") is True
+            sys.stdout.write(f"\x1b[4m{text}\x1b[24m" if kept else text)
+            sys.stdout.flush()
+            self._printed = True
+        return True
+
+    def end(self, result: dict[str, Any]) -> None:
+        from pipo.cli.output import cell, note
+
+        print("" if self._printed else result.get("text", ""))
+        keys = ("finish", "tokens", "slots", "kept_share", "ttft_s", "tpot_s")
+        note(" · ".join(f"{key.replace('_', ' ')} {cell(result[key])}" for key in keys if result.get(key) is not None))

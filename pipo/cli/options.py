@@ -1,0 +1,166 @@
+"""Flags that several commands share, and the checks of their values that need no torch.
+
+What can be found wrong here is found before a job is submitted; the job checks the rest again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Submit, print the job's number, do not wait.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task to run; repeat for several. [default: all]")]
+Samples = Annotated[int, typer.Option("--k", min=1, help="Samples per item; pass@k and avg@k use all of them.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items per task. [default: all]")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Base seed; every sample's seed follows from it.")]
+Slots = Annotated[int | None, typer.Option("--slots", min=1, help="Budget per sample in backbone positions.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="0 is greedy. [default: 1]")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="0 switches it off. [default: 0]")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="1 switches it off. [default: 1]")]
+Presence = Annotated[float | None, typer.Option("--presence-penalty", help="0 switches it off. [default: 0]")]
+MethodOpt = Annotated[
+    str | None, typer.Option("--method", help="regular, mtp, eagle, pipo or random. [default: by the model's kind]")
+]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="pipo: keep a draft from this confidence on, in [0, 1].")
+]
+Depth = Annotated[int | None, typer.Option("--depth", help="eagle: drafts per step.")]
+KeepRate = Annotated[float | None, typer.Option("--keep-rate", help="random: chance that a draft is kept.")]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--variant",
+        metavar="NAME=MODEL:METHOD[:KEY=VALUE,...]",
+        help="Row of the comparison, e.g. 'mine=lab/pipo-opd:pipo:threshold=0.8'; repeat. [default: the lab's six]",
+    ),
+]
+
+_METHOD_KEYS = {"threshold": float, "depth": int, "keep_rate": float}
+
+
+def without_none(**values: Any) -> dict[str, Any]:
+    """The values that were given; a job's defaults stay the job's."""
+    return {key: value for key, value in values.items() if value is not None and value != []}
+
+
+def check_tasks(names: list[str] | None) -> list[str] | None:
+    """The task names, each known. Raises BadInput naming the known ones."""
+    from pipo.errors import BadInput
+    from pipo.lab import TASKS
+
+    for name in names or ():
+        if name not in TASKS:
+            raise BadInput(f"unknown task {name!r}; tasks are {', '.join(TASKS)}")
+    if names and len(set(names)) < len(names):
+        raise BadInput(f"a task is named twice in {', '.join(names)}; name each once")
+    return names or None
+
+
+def check_model(name: str) -> str:
+    """A lab name as it is, a folder as an absolute path (the worker runs elsewhere). Raises BadModel."""
+    from pipo.errors import BadModel
+    from pipo.lab import lab_manifest, resolve_model
+
+    folder = Path(resolve_model(name))
+    if name in {f"lab/{known.removeprefix('lab/')}" for known in lab_manifest().models}:
+        return name
+    if not (folder / "config.json").is_file():
+        raise BadModel(f"{folder} has no config.json; name a model folder, or see `pipo models`")
+    return str(folder.absolute())
+
+
+def check_sampling(
+    temperature: float | None, top_k: int | None, top_p: float | None, presence: float | None
+) -> dict[str, Any]:
+    """The sampling settings that were given, checked. Raises BadInput."""
+    from pipo.engine.types import Sampling
+
+    given = without_none(temperature=temperature, top_k=top_k, top_p=top_p, presence_penalty=presence)
+    Sampling(**given)
+    return given
+
+
+def check_method(
+    name: str | None, threshold: float | None = None, depth: int | None = None, keep_rate: float | None = None
+) -> dict[str, Any] | None:
+    """A method as a plain dict, checked. None where nothing was asked for.
+
+    Raises:
+        BadInput: an unknown name, a value out of range, or a setting that the named method would not use.
+    """
+    from pipo.engine.types import METHODS, Method
+    from pipo.errors import BadInput
+
+    given = without_none(threshold=threshold, depth=depth, keep_rate=keep_rate)
+    if name is None:
+        if not given:
+            return None
+        owners = {"threshold": "pipo", "depth": "eagle", "keep_rate": "random"}
+        name = owners[next(iter(given))]
+    if name not in METHODS:
+        raise BadInput(f"unknown method {name!r}; methods are {', '.join(METHODS)}")
+    for key, owner in (("threshold", "pipo"), ("depth", "eagle"), ("keep_rate", "random")):
+        if key in given and name != owner:
+            flag = key.replace("_", "-")
+            raise BadInput(f"--{flag} has no effect on method {name}; it belongs to {owner}")
+    Method(name=name, **given)  # type: ignore[arg-type]  # the name was checked above
+    return {"name": name, **given}
+
+
+def parse_variant(text: str) -> dict[str, Any]:
+    """``NAME=MODEL:METHOD[:KEY=VALUE,...]`` as ``{name, model, method}``, checked as far as torch is not needed.
+
+    Raises:
+        BadInput: another form, an unknown method or key, a value that is no number or out of range.
+        BadModel: no such model.
+    """
+    from pipo.errors import BadInput
+
+    name, separator, rest = text.partition("=")
+    parts = rest.split(":")
+    if not separator or not name or not 2 <= len(parts) <= 3 or not all(parts):
+        raise BadInput(f"variant {text!r} must read NAME=MODEL:METHOD[:KEY=VALUE,...], e.g. mine=lab/pipo-opd:pipo")
+    settings: dict[str, Any] = {}
+    for pair in parts[2].split(",") if len(parts) == 3 else ():
+        key, _, value = pair.partition("=")
+        if key not in _METHOD_KEYS:
+            raise BadInput(f"unknown setting {key!r} in variant {text!r}; settings are {', '.join(_METHOD_KEYS)}")
+        try:
+            settings[key] = _METHOD_KEYS[key](value)
+        except ValueError as e:
+            raise BadInput(f"{key} in variant {text!r} must be a number, not {value!r}") from e
+    return {"name": name, "model": check_model(parts[0]), "method": check_method(parts[1], **settings)}
+
+
+def parse_variants(texts: list[str] | None) -> list[dict[str, Any]] | None:
+    """All variants of a comparison; names must differ. None where none was given."""
+    from pipo.errors import BadInput
+
+    variants = [parse_variant(text) for text in texts or ()]
+    names = [v["name"] for v in variants]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"two variants are named {name!r}; give each its own name")
+    return variants or None
+
+
+def check_out(folder: Path | None) -> str | None:
+    """An absolute output folder that can be made and written. Raises BadInput."""
+    import os
+    import tempfile
+
+    from pipo.errors import BadInput
+
+    if folder is None:
+        return None
+    folder = Path(os.path.abspath(folder.expanduser()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise BadInput(f"cannot write to {folder} ({e.strerror}); choose another folder with --out") from e
+    return str(folder)

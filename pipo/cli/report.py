@@ -1,0 +1,87 @@
+"""``pipo report``: tables, figures and one markdown page from finished runs; drawn in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipo.cli import options as o
+
+if TYPE_CHECKING:
+    from pipod.messages import JobInfo
+
+KINDS = ("compare", "latency", "ablate-threshold")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("report")(run)
+
+
+def run(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB|FOLDER]...", help="Jobs or run folders. [default: the latest of each kind]"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
+    json: o.Json = False,
+) -> None:
+    """Write report.md with its figures (PNG, SVG) and tables (CSV)."""
+    from pipo.cli.output import note, print_json
+
+    o.check_out(out)
+    folders = _folders(runs) if runs else _latest()
+    import reports
+
+    page = reports.build(folders, out)
+    if json:
+        files = sorted(str(path) for path in page.parent.iterdir() if path.is_file() and path != page)
+        print_json({"report": str(page), "runs": [str(f) for f in folders], "files": files})
+        return
+    for folder in folders:
+        note(f"from {folder}")
+    print(page)
+
+
+def _folders(names: list[str]) -> list[Path]:
+    from pipo.cli.follow import open_client
+    from pipo.errors import BadInput
+
+    folders: list[Path] = []
+    for name in names:
+        if Path(name).is_dir():
+            folders.append(Path(name))
+        elif name.isdigit():
+            with open_client() as client:
+                folders.append(_folder_of(client.job(int(name))))
+        else:
+            raise BadInput(f"{name!r} is neither a run folder nor a job number; see `pipo jobs list`")
+    return folders
+
+
+def _folder_of(info: JobInfo) -> Path:
+    from pipo.errors import BadInput
+
+    if info.kind not in (*KINDS, "eval"):
+        raise BadInput(f"job {info.id} is of kind {info.kind}; a report needs {', '.join(KINDS)} or eval")
+    if info.state != "done":
+        raise BadInput(f"job {info.id} is {info.state}; `pipo jobs wait {info.id}` shows how far it is")
+    return Path(info.folder)
+
+
+def _latest() -> list[Path]:
+    """Folders of the latest finished job of each kind that a report has a place for."""
+    from pipo.cli.follow import open_client
+    from pipo.errors import BadInput
+
+    with open_client() as client:
+        done = [info for info in client.jobs() if info.state == "done" and Path(info.folder).is_dir()]
+    found = []
+    for kind in KINDS:
+        of_kind = [info for info in done if info.kind == kind]
+        if of_kind:
+            found.append(Path(max(of_kind, key=lambda info: info.finished or 0).folder))
+    if not found:
+        raise BadInput("no finished comparison, latency or threshold job yet; run `pipo bench compare` first")
+    return found

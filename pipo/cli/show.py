@@ -1,0 +1,128 @@
+"""Results of jobs as short tables for a terminal; the full story is `pipo report`. Schemas: bench/summary.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipo.cli.output import cell, print_table
+
+ALL_TASKS = "overall"
+
+
+def percent(estimate: dict[str, Any] | None) -> str:
+    """An estimate of a share as ``47.3 ±3.1`` in percent (half of its 95% interval); ``-`` for none."""
+    if not estimate or estimate.get("value") is None:
+        return "-"
+    value, low, high = estimate["value"], estimate.get("low"), estimate.get("high")
+    spread = f" ±{50 * (high - low):.1f}" if low is not None and high is not None else ""
+    return f"{100 * value:.1f}{spread}"
+
+
+def mean(estimate: dict[str, Any] | None, digits: int = 1) -> str:
+    """An estimate's value alone."""
+    return f"{estimate['value']:.{digits}f}" if estimate and estimate.get("value") is not None else "-"
+
+
+def median_ms(times: dict[str, Any] | None) -> str:
+    """A median time in milliseconds."""
+    return f"{1000 * times['p50']:.1f}" if times and times.get("p50") is not None else "-"
+
+
+def share(value: Any) -> str:
+    """A plain share or an estimate of one, in percent."""
+    if isinstance(value, dict):
+        value = value.get("value")
+    return f"{100 * value:.0f}" if value is not None else "-"
+
+
+def compare(result: dict[str, Any]) -> None:
+    """A comparison or evaluation: one table per budget, a line for each variant over all tasks, then task by task."""
+    k = result.get("k", 0)
+    for budget in ("tight", "loose"):
+        rows = [r for r in result.get("rows", ()) if r.get("budget") == budget]
+        if not rows:
+            continue
+        print(f"{budget} budget of slots; percent, ± half of the 95% interval clustered by item\n")
+        columns = ["variant", "task", f"avg@{k}", f"pass@{k}", "cut", "slots", "kept", "tok/s", "failed"]
+        rows.sort(key=lambda r: r["task"] != ALL_TASKS)
+        print_table(columns, [_compare_row(r, k) for r in rows], left=["task"])
+        print()
+
+
+def _compare_row(row: dict[str, Any], k: int) -> list[str]:
+    speed = row.get("throughput") or {}
+    return [
+        row["variant"],
+        row["task"],
+        percent(row.get("avg")),
+        percent((row.get("pass") or {}).get(str(k))),
+        share(row.get("truncated")),
+        mean(row.get("slots")),
+        share(row.get("kept_share")),
+        cell(speed.get("tokens_s")),
+        cell(row.get("failed")),
+    ]
+
+
+def latency(result: dict[str, Any]) -> None:
+    """A latency run: medians, and how many times faster than the reference."""
+    ratios = {(r["variant"], r.get("keep"), r["input_tokens"], r["metric"]): r for r in result.get("ratios", ())}
+
+    def times_faster(row: dict[str, Any], metric: str) -> str:
+        ratio = ratios.get((row["variant"], row.get("keep"), row["input_tokens"], metric))
+        return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else "-"
+
+    print(f"batch 1, medians of {result.get('trials')} trials; ratio: {result.get('reference')} over the variant\n")
+    print_table(
+        ["variant", "input", "TTFT ms", "TPOT16 ms", "TPOT ms", "tok/slot", "kept", "TTFT ratio", "TPOT ratio"],
+        [
+            [
+                r["variant"], r["input_tokens"], median_ms(r.get("ttft_s")), median_ms(r.get("tpot16_s")),
+                median_ms(r.get("tpot_s")), cell(r.get("tokens_per_slot")), share(r.get("kept_share")),
+                times_faster(r, "ttft"), times_faster(r, "tpot"),
+            ]
+            for r in result.get("rows", ())
+        ],
+    )  # fmt: skip
+
+
+def threshold(result: dict[str, Any]) -> None:
+    """The threshold ablation: confidence gate and random gate at the same pad ratio, over all tasks."""
+    k = result.get("k", 0)
+    for budget in ("tight", "loose"):
+        points = [p for p in result.get("points", ()) if p.get("budget") == budget and p.get("task") == ALL_TASKS]
+        if not points:
+            continue
+        print(f"{budget} budget, all tasks; percent, ± half of the 95% interval clustered by item\n")
+        print_table(
+            ["threshold", "gate", "pad ratio", f"avg@{k}", f"pass@{k}", "slots"],
+            [
+                [
+                    f"{p['threshold']:g}", p["gate"], share(p.get("pad_ratio")), percent(p.get("avg")),
+                    percent((p.get("pass") or {}).get(str(k))), mean(p.get("slots")),
+                ]
+                for p in points
+            ],
+            left=["gate"],
+        )  # fmt: skip
+        print()
+
+
+def plain(result: dict[str, Any]) -> None:
+    """Any other result: its single values, one a line; nested ones as a count."""
+    for key, value in result.items():
+        if isinstance(value, dict) and all(not isinstance(v, list | dict) for v in value.values()):
+            text = ", ".join(f"{k} {cell(v)}" for k, v in value.items())
+        elif isinstance(value, list | dict):
+            text = f"{len(value)} entries (--json shows them)"
+        else:
+            text = cell(value)
+        print(f"{key.replace('_', ' ')}: {text}")
+
+
+BY_KIND = {"compare": compare, "eval": compare, "latency": latency, "ablate-threshold": threshold}
+
+
+def for_kind(kind: str) -> Any:
+    """The function that prints a result of this kind of job."""
+    return BY_KIND.get(kind, plain)
