@@ -10,8 +10,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("house", deadline=None, print_blob=True)  # a busy machine is no failure of a property
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
