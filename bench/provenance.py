@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,16 @@ def collect(
     )  # fmt: skip
 
 
+def check_folder(folder: Path) -> None:
+    """Make a folder and write to it on trial. Raises BadInput where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise BadInput(f"cannot write to {folder} ({e.strerror}); choose a folder that can be written") from e
+
+
 def open_run(folder: Path, run: Run) -> Run:
     """Write run.json, or find the same settings there and go on with that run; returns what the folder holds.
 
@@ -71,7 +82,6 @@ def open_run(folder: Path, run: Run) -> Run:
         BadInput: the folder cannot be written, or holds a run with other settings.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if (folder / "run.json").exists():
             found = record.read_run(folder)
             if found.provenance.settings_hash != run.provenance.settings_hash:

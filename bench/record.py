@@ -141,6 +141,14 @@ def append(path: Path, records: Iterable[Record]) -> None:
         os.fsync(f.fileno())
 
 
+def rewrite(path: Path, records: Iterable[Record]) -> None:
+    """Replace a record file by these records, by rename."""
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.unlink(missing_ok=True)
+    append(tmp, records)
+    os.replace(tmp, path)
+
+
 def _cut_torn_tail(f: Any) -> None:
     end = f.seek(0, os.SEEK_END)
     if end == 0:

@@ -123,7 +123,7 @@ class Generation:
                 ctx.check()
                 while waiting and self.running + self.k <= self.batch:
                     self._submit(waiting.pop())
-                done, tokens = self._step(last=not waiting)
+                done, tokens = self._step()
                 progress.add(done * self.k, tokens, note)
         finally:
             for request_id in self.where:  # empty unless something was raised
@@ -144,9 +144,9 @@ class Generation:
             self.running += 1
         self.open[item.id] = (item, len(prompt), self.k, ids)
 
-    def _step(self, *, last: bool) -> tuple[int, int]:
-        """One engine step; returns items finished and tokens made. ``last``: no item waits, the batch runs empty."""
-        full = not last or self.running + self.k > self.batch
+    def _step(self) -> tuple[int, int]:
+        """One engine step; returns items finished and tokens made."""
+        full = self.running + self.k > self.batch
         start = time.perf_counter()
         events = self.engine.step()
         done: list[str] = []

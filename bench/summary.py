@@ -57,3 +57,176 @@ summary.json of ``latency`` (made in bench/latency.py)::
               "tpot_measured", "ttft_measured"}]: what shapes allow (regular over variant, bench/roofline.py) beside
               what was measured
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from bench import stats
+from bench.record import Record, Run, SampleRecord, ThroughputRecord, Variant
+from bench.scoring import Items, by_item, item_values, metrics, task_parts
+from bench.stats import Estimate
+from bench.timing import TPOT_TOKENS, tpot
+
+BUDGETS = ("tight", "loose")
+OVERALL = "overall"
+Row = dict[str, Any]
+
+
+def _times(items: Items, pairs: bool) -> dict[str, Row | None]:
+    """Medians of times over all samples of a task; intervals by bootstrap over the items' medians."""
+
+    def start(r: SampleRecord) -> float:
+        return r.first_pair_s if pairs else r.ttft_s
+
+    of: dict[str, Callable[[SampleRecord], float]] = {
+        "ttft_s": lambda r: r.ttft_s,
+        "first_pair_s": lambda r: r.first_pair_s,
+        "tpot16_s": lambda r: tpot(r.token_times_s, start(r), TPOT_TOKENS),
+        "tpot_s": lambda r: tpot(r.token_times_s, start(r)),
+    }
+    out: dict[str, Row | None] = {}
+    for name, value in of.items():
+        groups = [[v for r in s if (v := value(r)) >= 0] for s in items.values()]
+        flat = [v for g in groups for v in g]
+        if not flat:
+            out[name] = None
+            continue
+        low, high = stats.bootstrap([stats.quantile(g, 0.5) for g in groups if g])
+        out[name] = {"p50": stats.quantile(flat, 0.5), "p90": stats.quantile(flat, 0.9), "low": low, "high": high}
+    return out
+
+
+def throughput(rows: Sequence[ThroughputRecord]) -> Row | None:
+    """Tokens a second of the whole batch; the interval takes the stretches between writes as units."""
+    wall = sum(r.wall_s for r in rows)
+    if wall <= 0:
+        return None
+    rate = stats.ratio([r.tokens for r in rows], [r.wall_s for r in rows])
+    full = sum(r.full_wall_s for r in rows)
+    return {
+        "tokens_s": rate.value, "low": rate.low, "high": rate.high,
+        "tokens": sum(r.tokens for r in rows), "wall_s": wall,
+        "full_tokens_s": sum(r.full_tokens for r in rows) / full if full > 0 else None,
+    }  # fmt: skip
+
+
+def rows_of(run: Run, variant: Variant, records: Sequence[Record], pass_at: Sequence[int]) -> list[Row]:
+    """Rows of one variant: each task with records and their mean, under both budgets."""
+    grouped = by_item(records)
+    tasks = [t for t in run.budgets if (variant.name, t) in grouped]
+    speed = [r for r in records if isinstance(r, ThroughputRecord) and r.variant == variant.name]
+    head = {"variant": variant.name, "model": variant.model, "method": msgspec.to_builtins(variant.method)}
+    whole = {t: _whole_runs(grouped[variant.name, t], variant, [r for r in speed if r.task == t]) for t in tasks}
+    out: list[Row] = []
+    for budget in BUDGETS:
+        parts = [task_parts(grouped[variant.name, t], run.budgets[t][budget], pass_at) for t in tasks]
+        rows = [
+            {
+                **head,
+                "task": t,
+                "budget": budget,
+                "budget_slots": run.budgets[t][budget],
+                **_plain(p, pass_at),
+                **whole[t],
+            }
+            for t, p in zip(tasks, parts, strict=True)
+        ]
+        out += [*rows, _overall(head, budget, rows, parts, speed, pass_at)] if rows else []
+    return out
+
+
+def _whole_runs(items: Items, variant: Variant, speed: list[ThroughputRecord]) -> Row:
+    """The parts of a row that no budget changes."""
+    samples = [r for s in items.values() for r in s]
+    return {
+        "items": len(items), "samples": len(samples), "failed": sum(r.finish == "failed" for r in samples),
+        "batch": max((r.batch for r in speed), default=None), **_times(items, variant.method.pairs),
+        "throughput": throughput(speed),
+    }  # fmt: skip
+
+
+def _plain(parts: dict[str, Estimate | None], pass_at: Sequence[int]) -> Row:
+    plain = {name: e.plain() if e else None for name, e in parts.items()}
+    plain["pass"] = {str(k): plain.pop(f"pass@{k}") for k in pass_at}
+    return plain
+
+
+def _overall(
+    head: Row, budget: str, rows: list[Row], parts: list[dict[str, Any]], speed: list[ThroughputRecord], pass_at: Any
+) -> Row:
+    def mean_of(name: str) -> Estimate | None:
+        present = [p[name] for p in parts if p[name] is not None]
+        return stats.combine(present) if present else None
+
+    def mean_time(name: str) -> Row | None:
+        present = [r[name] for r in rows if r[name]]
+        keys = ("p50", "p90", "low", "high")
+        return {k: sum(p[k] for p in present) / len(present) for k in keys} if present else None
+
+    return {
+        **head, "task": OVERALL, "budget": budget, "budget_slots": None, "batch": rows[0]["batch"],
+        **{key: sum(r[key] for r in rows) for key in ("items", "samples", "failed")},
+        **_plain({name: mean_of(name) for name in parts[0]}, pass_at),
+        **{name: mean_time(name) for name in ("ttft_s", "first_pair_s", "tpot16_s", "tpot_s")},
+        "throughput": throughput(speed),
+    }  # fmt: skip
+
+
+def differences(
+    run: Run, records: Sequence[Record], pairs: Iterable[tuple[str, str]], pass_at: Sequence[int]
+) -> list[Row]:
+    """Paired differences, (variant, reference) each, by task and over tasks, under both budgets."""
+    grouped = by_item(records)
+    out: list[Row] = []
+    for (variant, reference), budget, metric in (
+        (pair, b, m) for pair in pairs for b in BUDGETS for m in metrics(pass_at)
+    ):
+        tasks = [t for t in run.budgets if (variant, t) in grouped and (reference, t) in grouped]
+        found = {
+            t: stats.paired(
+                *(item_values(grouped[name, t], metric, run.budgets[t][budget]) for name in (variant, reference))
+            )
+            for t in tasks
+        }
+        if tasks:
+            found[OVERALL] = stats.combine(list(found.values()))
+        head = {"variant": variant, "reference": reference, "budget": budget, "metric": metric}
+        out += [{**head, "task": task, **e.plain()} for task, e in found.items()]
+    return out
+
+
+def head_of(run: Run, records: Sequence[Record], k: int, pass_at: Sequence[int]) -> Row:
+    """What all summaries of sampled runs begin with."""
+    found = sorted({(r.task, r.item) for r in records if isinstance(r, SampleRecord)})
+    counts = {task: len(list(group)) for task, group in groupby(found, key=lambda pair: pair[0])}
+    failed = [r for r in records if isinstance(r, SampleRecord) and r.finish == "failed"]
+    return {
+        "schema": run.schema, "kind": run.kind, "k": k, "pass_at": list(pass_at), "tasks": list(run.budgets),
+        "budgets": run.budgets, "items": counts, "sampling": msgspec.to_builtins(run.sampling),
+        "seed": run.provenance.seed, "interval": stats.INTERVALS,
+        "batch": max((r.batch for r in records if isinstance(r, ThroughputRecord)), default=None),
+        "variants": msgspec.to_builtins(run.variants),
+        "failures": [
+            {"variant": r.variant, "task": r.task, "item": r.item, "sample": r.sample, "error": r.error}
+            for r in failed[:20]
+        ],
+    }  # fmt: skip
+
+
+def summarise(
+    run: Run, records: Sequence[Record], *, k: int, pass_at: Sequence[int], references: Sequence[str] = ()
+) -> Row:
+    """The summary of a compare or eval run; see the module's docstring for its parts."""
+    names = [v.name for v in run.variants]
+    pairs = [(v, ref) for ref in references for v in names if v != ref]
+    return {
+        **head_of(run, records, k, pass_at),
+        "references": list(references),
+        "rows": [row for v in run.variants for row in rows_of(run, v, records, pass_at)],
+        "differences": differences(run, records, pairs, pass_at),
+    }

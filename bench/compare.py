@@ -1,0 +1,73 @@
+"""The jobs ``compare`` (variants on the same items with the same seeds) and ``eval`` (one model, one method)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench import loading
+from bench.record import Variant
+from bench.session import SampleSpec, Session
+from bench.summary import summarise
+from bench.variants import resolve_variants
+from pipo.engine.types import Method
+from pipo.errors import BadInput
+from pipo.jobs import JobContext
+
+REFERENCES = ("regular", "control")
+
+
+class CompareSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Settings of ``compare``.
+
+    ``variants``: {name, model, method} each, or ``NAME=MODEL:METHOD[:KEY=VALUE,...]``, or a TOML file; default the
+    lab's six. ``references``: names that paired differences are taken to; default ``regular`` and ``control`` where
+    present, else the first variant with regular decoding.
+    """
+
+    variants: list[Any] | None = None
+    references: list[str] | None = None
+
+
+class EvalSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Settings of ``eval``. ``method``: default by the model's kind (pipo or regular)."""
+
+    model: str
+    method: Method | None = None
+
+
+def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    """Compare variants; returns the summary (schema in bench/summary.py), which lies in summary.json too."""
+    settings = loading.read_spec(spec, CompareSpec, "compare")
+    variants = resolve_variants(settings.variants)
+    references = pick_references(settings.references, variants)
+    return _measure("compare", settings, variants, references, ctx)
+
+
+def run_eval(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    """Evaluate one model with one method; the summary is that of ``compare`` with one variant and no differences."""
+    settings = loading.read_spec(spec, EvalSpec, "eval")
+    method = settings.method or loading.default_method(loading.load(settings.model, ctx))
+    return _measure("eval", settings, [Variant(method.name, settings.model, method)], [], ctx)
+
+
+def pick_references(asked: list[str] | None, variants: list[Variant]) -> list[str]:
+    """Names of the variants that differences are taken to. Raises BadInput where one asked for is no variant."""
+    names = [v.name for v in variants]
+    for name in asked or ():
+        if name not in names:
+            raise BadInput(f"reference {name!r} is no variant of this comparison; they are {', '.join(names)}")
+    if asked is not None:
+        return asked
+    usual = [name for name in REFERENCES if name in names]
+    return usual or [v.name for v in variants if v.method.name == "regular"][:1]
+
+
+def _measure(
+    kind: str, settings: SampleSpec, variants: list[Variant], references: list[str], ctx: JobContext
+) -> dict[str, Any]:
+    session = Session(kind, settings, variants, ctx)
+    for task in session.tasks:
+        for variant in variants:
+            session.generate(variant, task)
+    summary = summarise(session.run, session.records(), k=settings.k, pass_at=session.pass_at, references=references)
+    return session.finish(summary)

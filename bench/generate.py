@@ -1,0 +1,102 @@
+"""The job ``generate``: one prompt, its text streamed piece by piece as tokens come out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from bench import loading
+from bench.runner import encode
+from bench.timing import Trace
+from pipo.engine.types import Draft, Method, Request, Sampling
+from pipo.errors import BadInput, JobFailed
+from pipo.jobs import JobContext
+
+DEFAULT_SLOTS = 2048
+
+
+class GenerateSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Settings of ``generate``. ``method``: default by the model's kind. Without a budget: 2,048 slots."""
+
+    model: str
+    prompt: str
+    method: Method | None = None
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    max_slots: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_slots", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} {value} must be at least 1")
+
+
+class Pieces:
+    """Turns growing token lists into pieces of text; holds back what later tokens may still change."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.sent = tokenizer, ""
+
+    def next(self, tokens: list[int], *, last: bool) -> str:
+        """The text that is new since the last call. ``last``: nothing more will come."""
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        if not text.startswith(self.sent) or (text.endswith("\ufffd") and not last):
+            return ""
+        piece, self.sent = text[len(self.sent) :], text
+        return piece
+
+
+def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    """Generate; emits ``token`` events (text, and kept and confidence of the step's drafts) and returns the whole.
+
+    Returns:
+        text, tokens, slots, steps, finish, method, prompt_tokens, offered, kept, kept_share (None without drafts),
+        ttft_s, tpot_s, seconds.
+    """
+    settings = loading.read_spec(spec, GenerateSpec, "generate")
+    loaded = loading.load(settings.model, ctx)
+    method = settings.method or loading.default_method(loaded)
+    loading.check_method("generate", method, loaded)
+    engine = loaded.engine
+    slots = settings.max_slots if settings.max_slots or settings.max_tokens else DEFAULT_SLOTS
+    name = f"generate/{time.perf_counter_ns()}"
+    request = Request(
+        id=name, prompt=encode(loaded.tokenizer, settings.prompt, engine.model.config.vocab_size, "generate"),
+        method=method, sampling=settings.sampling, seed=settings.seed, max_slots=slots, max_tokens=settings.max_tokens,
+    )  # fmt: skip
+    engine.submit(request)
+    trace, pieces = Trace(engine.submitted[name], method.pairs), Pieces(loaded.tokenizer)
+    try:
+        while trace.finish is None:
+            ctx.check()
+            for event in engine.step():
+                if event.request_id == name:
+                    trace.add(event)
+                    _emit(ctx, pieces.next(trace.tokens, last=trace.finish is not None), event.drafts)
+    finally:
+        if trace.finish is None:
+            engine.cancel(name)
+    if trace.finish == "failed":
+        raise JobFailed(f"the generation failed: {trace.error}")
+    return _result(trace, method, loaded.tokenizer, len(request.prompt))
+
+
+def _emit(ctx: JobContext, text: str, drafts: tuple[Draft, ...]) -> None:
+    kept, confidence = [d.kept for d in drafts], [d.confidence for d in drafts]
+    if text or drafts:
+        ctx.emit("token", text=text, kept=kept, confidence=confidence)
+
+
+def _result(trace: Trace, method: Method, tokenizer: Any, prompt_tokens: int) -> dict[str, Any]:
+    offered, kept = len(trace.drafts), sum(d.kept for d in trace.drafts)
+    return {
+        "text": tokenizer.decode(trace.tokens, skip_special_tokens=True), "tokens": len(trace.tokens),
+        "slots": trace.slots, "steps": trace.steps, "finish": trace.finish, "method": msgspec.to_builtins(method),
+        "prompt_tokens": prompt_tokens, "offered": offered, "kept": kept,
+        "kept_share": kept / offered if offered else None, "ttft_s": trace.ttft, "tpot_s": trace.tpot(),
+        "seconds": trace.times[-1] if trace.times else None,
+    }  # fmt: skip

@@ -1,0 +1,98 @@
+"""Engines and tokenizers for jobs: models by name, one resident engine a model folder. Torch only when called."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from bench.runner import Engine, Tokenizer
+from pipo.engine.types import Method
+from pipo.errors import BadInput
+from pipo.jobs import JobContext
+from pipo.lab import resolve_model
+
+ENGINE = "torch"
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A model that is ready to generate."""
+
+    folder: Path
+    engine: Engine
+    tokenizer: Tokenizer
+
+
+def read_spec(spec: dict[str, Any], kind: type[S], job: str) -> S:
+    """A job's settings from plain values. Raises BadInput naming what is unknown, missing or of the wrong type."""
+    try:
+        return msgspec.convert(spec, kind)
+    except msgspec.ValidationError as e:
+        raise BadInput(f"{job}: {e}; its settings are {', '.join(kind.__struct_fields__)}") from e
+
+
+def load(model: str, ctx: JobContext) -> Loaded:
+    """The resident engine of a model and its tokenizer. Raises BadModel where the folder cannot be used."""
+    from pipo.model import load_tokenizer
+
+    folder = Path(resolve_model(model)).absolute()
+    tokenizer = load_tokenizer(folder)
+    return Loaded(folder, ctx.resident(str(folder), lambda: make_engine(folder)), tokenizer)
+
+
+def make_engine(folder: Path) -> Engine:
+    """A torch engine over a model folder, on the GPU where there is one."""
+    from pipo.engine import TorchEngine
+    from pipo.model import load_model
+
+    engine: Engine = TorchEngine(load_model(folder, device=device()))
+    return engine
+
+
+def device() -> str:
+    """``cuda`` where torch sees a GPU, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name() -> str:
+    """The GPU's name, or ``cpu``."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+
+
+def threads() -> int:
+    """Threads that torch computes with."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def default_method(loaded: Loaded) -> Method:
+    """The method that a model was made for: pipo at its default threshold, or regular."""
+    return Method("pipo" if loaded.engine.model.is_pipo else "regular")
+
+
+def check_method(name: str, method: Method, loaded: Loaded) -> None:
+    """Raise BadInput where a model cannot decode by a method: pairs need a compressor, and one needs pairs."""
+    if method.pairs and not loaded.engine.model.is_pipo:
+        raise BadInput(f"{name}: method {method.name} needs a PIPO model, {loaded.folder} has no compressor")
+    if loaded.engine.model.is_pipo and not method.pairs:
+        raise BadInput(f"{name}: {loaded.folder} is a PIPO model, decode it with pipo or random, not {method.name}")
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits that change when a model folder's config or weights do (sizes, and both ends of each file)."""
+    found = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as f:
+            size = path.stat().st_size
+            found.update(f"{path.name} {size}".encode() + f.read(1 << 16))
+            f.seek(max(0, size - (1 << 16)))
+            found.update(f.read())
+    return found.hexdigest()[:16]

@@ -1,0 +1,122 @@
+"""A sampled run: tasks, engines and a run folder, opened once; then any variant on any task, resumable.
+
+compare, eval and the threshold study are three orders of calling ``Session.generate``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from bench import loading, provenance, record
+from bench.loading import Loaded
+from bench.record import Record, Run, SampleRecord, Variant
+from bench.runner import Generation, Progress, finished
+from bench.scoring import check_pass_at
+from bench.tasks import Task, load_tasks
+from pipo.engine.types import Sampling
+from pipo.errors import BadInput
+from pipo.jobs import JobContext
+
+
+class SampleSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Settings that sampled jobs share.
+
+    ``k``: samples an item. ``pass_at``: which pass@k to report. ``limit``: items a task. ``slots``: loose budget in
+    place of the tasks' own. ``max_batch``: most requests in the engine at once.
+    """
+
+    tasks: list[str] | None = None
+    k: int = 4
+    pass_at: list[int] | None = None
+    limit: int | None = None
+    seed: int = 0
+    slots: int | None = None
+    sampling: Sampling = Sampling()
+    max_batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise BadInput(f"max_batch {self.max_batch} must be at least 1")
+        if self.seed < 0:
+            raise BadInput(f"seed {self.seed} must be >= 0")
+
+
+class Session:
+    """Tasks, loaded models and an opened run folder.
+
+    Raises:
+        BadInput: a setting out of range, an unknown task, a method that a model cannot do, an unwritable folder.
+        BadModel: a model that cannot be loaded.
+    """
+
+    def __init__(
+        self, kind: str, spec: SampleSpec, variants: list[Variant], ctx: JobContext, *, points: int | None = None
+    ) -> None:
+        """``points``: variants x tasks that will be generated; default all variants on all tasks."""
+        self.spec, self.variants, self.ctx = spec, variants, ctx
+        provenance.check_folder(ctx.folder)
+        self.pass_at = check_pass_at(spec.pass_at, spec.k)
+        self.tasks = load_tasks(spec.tasks, limit=spec.limit, seed=spec.seed, slots=spec.slots)
+        self.loaded: dict[str, Loaded] = {}
+        for v in variants:
+            if v.model not in self.loaded:
+                ctx.check()
+                self.loaded[v.model] = loading.load(v.model, ctx)
+            loading.check_method(f"variant {v.name}", v.method, self.loaded[v.model])
+        self.path = ctx.folder / "records.jsonl"
+        self.run = self._open(kind)
+        self.done = finished(self.records(), spec.k)
+        drop_unfinished(self, self.done)
+        size = sum(len(t.items) for t in self.tasks) * spec.k
+        total = size * len(variants) if points is None else points * size // len(self.tasks)
+        self.progress = Progress(ctx, total, len(self.done) * spec.k)
+
+    def _open(self, kind: str) -> Run:
+        folders = {name: str(m.folder) for name, m in self.loaded.items()}
+        settings: dict[str, Any] = {
+            "kind": kind,
+            **msgspec.to_builtins(self.spec),
+            "variants": msgspec.to_builtins(self.variants),
+            "tasks": {t.name: provenance.settings_hash(msgspec.to_builtins({"items": t.items})) for t in self.tasks},
+            "pass_at": self.pass_at,
+            "fingerprints": {name: loading.fingerprint(m.folder) for name, m in self.loaded.items()},
+        }
+        source = provenance.collect(
+            settings, seed=self.spec.seed, engine=loading.ENGINE, device=loading.device_name(),
+            threads=loading.threads(), models=folders,
+        )  # fmt: skip
+        budgets = {t.name: t.budgets for t in self.tasks}
+        run = Run(kind=kind, spec=settings, provenance=source, variants=self.variants, budgets=budgets,
+                  sampling=self.spec.sampling)  # fmt: skip
+        return provenance.open_run(self.ctx.folder, run)
+
+    def records(self) -> list[Record]:
+        """All records there are by now."""
+        return record.read(self.path, allow_empty=True)
+
+    def generate(self, variant: Variant, task: Task) -> None:
+        """Generate the items of a task that the run folder lacks for this variant."""
+        missing = [i for i in task.items if (variant.name, task.name, i.id) not in self.done]
+        if not missing:
+            return
+        loaded = self.loaded[variant.model]
+        generation = Generation(
+            loaded.engine, loaded.tokenizer, variant, task, k=self.spec.k, seed=self.spec.seed,
+            sampling=self.spec.sampling, max_batch=self.spec.max_batch, path=self.path,
+        )  # fmt: skip
+        generation.run(missing, self.ctx, self.progress)
+
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write summary.json, the last file of a run; returns the summary."""
+        record.write_json(self.ctx.folder / "summary.json", summary)
+        return summary
+
+
+def drop_unfinished(session: Session, done: set[tuple[str, str, str]]) -> None:
+    """Take samples of items that a kill left incomplete out of the record file; they are generated again."""
+    records = session.records()
+    keep = [r for r in records if not isinstance(r, SampleRecord) or (r.variant, r.task, r.item) in done]
+    if len(keep) < len(records):
+        record.rewrite(session.path, keep)
