@@ -33,3 +33,14 @@ def paths() -> Paths:
     home = os.environ.get("PIPO_HOME") or "~/.pipo"
     data = os.environ.get("PIPO_DATA")
     return Paths(Path(home).expanduser().absolute(), Path(data).expanduser().absolute() if data else None)
+
+
+def child_environment(home: Path | None = None) -> dict[str, str]:
+    """The environment for a process of ours: this one's, with PIPO_HOME set, and in a clone with our packages found."""
+    child = dict(os.environ)
+    clone = Path(__file__).resolve().parent.parent
+    if (clone / "pyproject.toml").exists():
+        child["PYTHONPATH"] = os.pathsep.join(filter(None, (str(clone), child.get("PYTHONPATH"))))
+    if home is not None:
+        child["PIPO_HOME"] = str(home)
+    return child

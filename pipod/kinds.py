@@ -1,0 +1,15 @@
+"""The kinds of jobs and where their functions are. Names only: nothing is imported here. Torch-free."""
+
+from __future__ import annotations
+
+KINDS = {
+    "eval": "bench.compare:run_eval",
+    "compare": "bench.compare:run",
+    "latency": "bench.latency:run",
+    "generate": "bench.generate:run",
+    "ablate-threshold": "ablations.threshold:run",
+    "train-sft": "pipo.train.jobs:run_sft",
+    "train-opd": "pipo.train.jobs:run_opd",
+    "lab-build": "pipo.lab.build:run",
+    "noop": "pipod.noop:run",
+}

@@ -1,0 +1,64 @@
+"""What stays loaded in the worker between jobs: engines and their models, by key. Torch-free by itself.
+
+A key that begins with a model folder is bound to the files there: when they change, the resident is loaded anew.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipod.messages import ResidentInfo
+
+T = TypeVar("T")
+_WATCHED = ("config.json", "tokenizer.json", "*.safetensors")
+
+
+class Residents:
+    """A plain store without a budget: nothing is dropped unless asked for or outdated."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Any, tuple[Any, ...], int | None]] = {}
+
+    def get(self, key: str, load: Callable[[], T]) -> T:
+        """The object kept for ``key``, or what ``load`` makes now."""
+        mark = _mark(key)
+        if key in self._kept:
+            value, old, _ = self._kept[key]
+            if old == mark:
+                kept: T = value
+                return kept
+            del value, self._kept[key]
+            gc.collect()
+        made = load()
+        self._kept[key] = (made, mark, size_of(made))
+        return made
+
+    def drop(self, keys: list[str]) -> None:
+        for key in keys:
+            self._kept.pop(key, None)
+        gc.collect()
+
+    def describe(self) -> list[ResidentInfo]:
+        return [ResidentInfo(key, size) for key, (_, _, size) in self._kept.items()]
+
+
+def _mark(key: str) -> tuple[Any, ...]:
+    """Names, sizes and times of the model files in the folder that the key names; empty for any other key."""
+    folder = Path(key)
+    if not folder.is_absolute() or not folder.is_dir():
+        return ()
+    files = sorted(f for pattern in _WATCHED for f in folder.glob(pattern))
+    return tuple((f.name, s.st_size, s.st_mtime_ns) for f in files for s in [f.stat()])
+
+
+def size_of(value: Any) -> int | None:
+    """Bytes of the weights, where the object or its ``model`` has parameters; None where unknown."""
+    if isinstance(value, bytes | bytearray):
+        return len(value)
+    parameters = getattr(getattr(value, "model", value), "parameters", None)
+    if not callable(parameters):
+        return None
+    return sum(p.numel() * p.element_size() for p in parameters())
