@@ -234,7 +234,7 @@ def _layer(layer: Any, rotary_dim: int) -> Layer:
         unit=Unit(gate.shape[1], _eps(after), gate),
         up_t=_fold([gate, mlp.up_proj.weight], _scale(after)),
         down_t=mlp.down_proj.weight.detach().t().contiguous(),
-        act=mlp.act_fn if not isinstance(mlp.act_fn, nn.SiLU) and "silu" not in str(mlp.act_fn).lower() else F.silu,
+        act=F.silu if "silu" in type(mlp.act_fn).__name__.lower() else mlp.act_fn,
     )
 
 
