@@ -1,0 +1,150 @@
+"""Distributions with all sampling settings applied, and seeded draws from them.
+
+Settings apply in the order of vLLM and SGLang: presence penalty over the tokens generated so far (the prompt does
+not count), temperature, top-k, top-p. Draws are counter-based: the uniform number is a hash of (seed, place,
+purpose), so a sample depends on its own seed alone, not on its batch mates or on how often others drew.
+
+Shape legend: n rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipo.engine.types import Sampling
+
+
+class Purpose(IntEnum):
+    """What a uniform number is for; the same place needs several."""
+
+    TOKEN = 0
+    DRAFT = 1
+    ACCEPT = 2
+    GATE = 3
+
+
+def uniforms(seed: int, first: int, count: int, purpose: Purpose) -> list[float]:
+    """Uniform numbers in [0, 1), multiples of 2^-32, of places first .. first+count-1 (splitmix64 of the counter)."""
+    mask = (1 << 64) - 1
+    key = _mix(np.array([seed & mask, (seed >> 64) & mask], dtype=np.uint64))
+    x = np.arange(first, first + count, dtype=np.uint64) * np.uint64(len(Purpose)) + np.uint64(purpose)
+    mixed = _mix(_mix(x ^ key[:1]) ^ (key[1:] + key[:1]))
+    return ((mixed >> np.uint64(32)).astype(np.float64) * 2.0**-32).tolist()  # type: ignore[no-any-return]
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The output function of splitmix64 (Steele, Lea and Flood 2014), wrapping modulo 2^64."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class Stream:
+    """One sample's uniform numbers, made a block at a time."""
+
+    BLOCK = 128
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.blocks: dict[tuple[Purpose, int], list[float]] = {}
+
+    def at(self, purpose: Purpose, place: int) -> float:
+        """The number for a place, counted in places from the first generated one."""
+        block, i = divmod(place, self.BLOCK)
+        key = (purpose, block)
+        if key not in self.blocks:
+            self.blocks[key] = uniforms(self.seed, block * self.BLOCK, self.BLOCK, purpose)
+        return self.blocks[key][i]
+
+
+class Settings:
+    """Sampling settings of n rows as tensors, with what is off in all rows left out of the work."""
+
+    def __init__(self, rows: Sequence[Sampling], vocab: int, device: torch.device | str = "cpu") -> None:
+        self.rows, self.vocab, self.device = list(rows), vocab, device
+        column = lambda values: torch.tensor(values, device=device, dtype=torch.float32)[:, None]  # noqa: E731
+        self.greedy = [s.temperature == 0 for s in rows]
+        self.all_greedy = all(self.greedy)
+        self.is_greedy = torch.tensor(self.greedy, device=device)[:, None] if any(self.greedy) else None
+        temperatures = [s.temperature or 1.0 for s in rows]
+        self.temperature = column(temperatures) if set(temperatures) != {1.0} else None
+        self.penalty = column([s.presence_penalty for s in rows]) if any(s.presence_penalty for s in rows) else None
+        ks = [min(s.top_k, vocab) or vocab for s in rows]
+        self.k_max = max(ks)
+        self.top_k = torch.tensor(ks, device=device)[:, None] if min(ks) < self.k_max else None
+        self.top_p = column([s.top_p for s in rows]) if any(s.top_p < 1 for s in rows) else None
+        self._repeats: dict[int, Settings] = {}
+
+    def repeated(self, times: int) -> Settings:
+        """Settings in which each row stands ``times`` times in a row (several places of one request)."""
+        if times == 1:
+            return self
+        if times not in self._repeats:
+            rows = [s for s in self.rows for _ in range(times)]
+            self._repeats[times] = Settings(rows, self.vocab, self.device)
+        return self._repeats[times]
+
+    def penalised(self, logits_nV: Tensor, seen_nV: Tensor | None) -> Tensor:
+        """Logits less the presence penalty where ``seen`` [n, V] is 1."""
+        if self.penalty is None or seen_nV is None:
+            return logits_nV
+        return torch.addcmul(logits_nV, seen_nV, self.penalty, value=-1)
+
+    def probabilities(self, logits_nV: Tensor, seen_nV: Tensor | None = None) -> Tensor:
+        """The distributions that rows are sampled from, [n, V] float32; greedy rows get all mass on the argmax."""
+        x = self.penalised(logits_nV, seen_nV)
+        best = x.argmax(-1, keepdim=True) if self.is_greedy is not None else None
+        if self.all_greedy:
+            assert best is not None
+            return torch.zeros_like(x).scatter_(1, best, 1.0)
+        if self.temperature is not None:
+            x = x / self.temperature
+        p = self._filtered(x) if self.k_max < self.vocab or self.top_k is not None or self.top_p is not None else None
+        p = x.softmax(-1) if p is None else p
+        if self.is_greedy is not None and best is not None:
+            p = torch.where(self.is_greedy, torch.zeros_like(p).scatter_(1, best, 1.0), p)
+        return p
+
+    def _filtered(self, x_nV: Tensor) -> Tensor:
+        """Softmax over each row's top-k, then over the smallest set of those that holds top-p of the mass."""
+        if self.k_max < self.vocab:
+            top, index = x_nV.topk(self.k_max, dim=-1)
+        else:
+            top, index = x_nV.sort(dim=-1, descending=True)
+        if self.top_k is not None:
+            rank = torch.arange(top.shape[1], device=top.device)
+            top = top.masked_fill(rank >= self.top_k, float("-inf"))
+        p = top.softmax(-1)
+        if self.top_p is not None:
+            before = p.cumsum(-1, dtype=torch.float64) - p
+            p = p.masked_fill((before >= self.top_p) & (self.top_p < 1), 0.0)
+            p = p / p.sum(-1, keepdim=True)
+        return torch.zeros_like(x_nV).scatter_(1, index, p)
+
+
+def draw(p_nV: Tensor, u_n: Tensor) -> Tensor:
+    """Ids [n] by inverse CDF; ``p`` need not sum to one, ``u`` [n] float64 below 1 - 2^-33.
+
+    The sum runs in float64, so u * total stays below the total and a token without mass is never drawn. A row that
+    is not finite gives V, which is no token: the engine fails that request alone.
+    """
+    cdf_nV = p_nV.cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cdf_nV, u_n[:, None] * cdf_nV[:, -1:], right=True).squeeze(1)
+
+
+def greedy(logits_nV: Tensor) -> Tensor:
+    """Argmax [n]; V where the largest is not a number (see ``draw``)."""
+    best, ids = logits_nV.max(-1)
+    return ids.masked_fill_(best.isnan(), logits_nV.shape[1])
+
+
+def residual(p_nV: Tensor, q_nV: Tensor) -> Tensor:
+    """What is left to sample from after a draft from q was rejected against p: (p - q)+, or p where rounding left none."""
+    rest = (p_nV - q_nV).clamp_(min=0)
+    return torch.where(rest.sum(-1, keepdim=True) > 0, rest, p_nV)

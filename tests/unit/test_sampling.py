@@ -1,0 +1,126 @@
+"""Filtered distributions against hand-computed ones, and draws: exact, seeded, never without mass."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipo.decode.sampling import Purpose, Settings, Stream, draw, greedy, residual, uniforms
+from pipo.engine.types import Sampling
+
+
+def probabilities(logits: list[float], seen: list[float] | None = None, **settings) -> list[float]:
+    s = Settings([Sampling(**settings)], len(logits))
+    p = s.probabilities(torch.tensor([logits]), None if seen is None else torch.tensor([seen]))
+    return p[0].tolist()
+
+
+def test_temperature_divides_logits():
+    e = [math.exp(x / 2) for x in (1.0, 3.0)]
+    assert probabilities([1.0, 3.0], temperature=2.0) == pytest.approx([e[0] / sum(e), e[1] / sum(e)])
+
+
+def test_temperature_zero_puts_all_mass_on_the_argmax():
+    assert probabilities([1.0, 3.0, 2.0], temperature=0.0) == [0, 1, 0]
+
+
+def test_top_k_keeps_the_k_best_and_renormalises():
+    logits = [math.log(x) for x in (0.1, 0.4, 0.2, 0.3)]
+    assert probabilities(logits, top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7])
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p():
+    logits = [math.log(x) for x in (0.1, 0.4, 0.2, 0.3)]
+    assert probabilities(logits, top_p=0.65) == pytest.approx([0, 4 / 7, 0, 3 / 7])
+    assert probabilities(logits, top_p=0.75) == pytest.approx([0, 4 / 9, 2 / 9, 3 / 9])
+    assert probabilities(logits, top_p=0.01) == pytest.approx([0, 1, 0, 0]), "the best token always stays"
+
+
+def test_top_p_counts_the_mass_that_top_k_left():
+    logits = [math.log(x) for x in (0.4, 0.3, 0.2, 0.1)]
+    assert probabilities(logits, top_k=2, top_p=0.56) == pytest.approx([1, 0, 0, 0])  # 4/7 = 0.571 reaches it
+
+
+def test_presence_penalty_comes_before_temperature_and_counts_once():
+    a, b = math.exp((1.0 - 0.5) / 2), math.exp(1.0 / 2)
+    got = probabilities([1.0, 1.0], seen=[1.0, 0.0], presence_penalty=0.5, temperature=2.0)
+    assert got == pytest.approx([a / (a + b), b / (a + b)])
+
+
+def test_rows_with_other_settings_do_not_touch_each_other():
+    rows = [
+        Sampling(),
+        Sampling(temperature=0.0),
+        Sampling(top_k=3),
+        Sampling(top_p=0.5),
+        Sampling(temperature=0.7, presence_penalty=1.5, top_k=7, top_p=0.9),
+    ]
+    torch.manual_seed(0)
+    logits, seen = torch.randn(5, 50) * 2, (torch.rand(5, 50) < 0.3).float()
+    together = Settings(rows, 50).probabilities(logits, seen)
+    for i, row in enumerate(rows):
+        alone = Settings([row], 50).probabilities(logits[i : i + 1], seen[i : i + 1])
+        assert torch.allclose(together[i], alone[0], atol=1e-7), f"row {i}: {row}"
+    twice = Settings(rows, 50).repeated(2).probabilities(logits.repeat_interleave(2, 0), seen.repeat_interleave(2, 0))
+    assert torch.allclose(twice[::2], together) and torch.allclose(twice[1::2], together)
+
+
+def test_minus_infinity_gets_no_mass():
+    for settings in ({}, {"top_k": 3}, {"top_p": 0.99}):
+        assert probabilities([0.0, -math.inf, 1.0], **settings)[1] == 0
+
+
+def test_draw_never_picks_a_token_without_mass_even_at_the_ends():
+    p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
+    top = 1 - 2.0**-32
+    for scale in (1.0, 1e-6, 3.7, 1e6):
+        for u, want in ((0.0, 1), (0.2999999, 1), (0.3000001, 3), (top, 3)):
+            assert draw(p * scale, torch.tensor([u], dtype=torch.float64)).item() == want, (scale, u)
+
+
+def test_draw_near_one_over_a_large_vocabulary_stays_inside():
+    p = torch.rand(4, 250_000)
+    p[:, -1000:] = 0
+    ids = draw(p, torch.full((4,), 1 - 2.0**-32, dtype=torch.float64))
+    assert (ids < 249_000).all() and (p[torch.arange(4), ids] > 0).all()
+
+
+def test_draws_follow_the_distribution():
+    p = torch.tensor([0.05, 0.5, 0.0, 0.25, 0.2])
+    u = torch.tensor(uniforms(1, 0, 40_000, Purpose.TOKEN), dtype=torch.float64)
+    counts = torch.bincount(draw(p.expand(len(u), -1), u), minlength=5).double()
+    expected = p.double() * len(u)
+    used = expected > 0
+    chi2 = ((counts - expected)[used] ** 2 / expected[used]).sum().item()
+    assert chi2 < 16.3, f"chi-square {chi2:.1f} with 3 degrees of freedom (p = 0.001)"
+
+
+def test_rows_that_are_not_finite_give_no_token():
+    nan = torch.full((1, 5), math.nan)
+    assert draw(nan, torch.tensor([0.5], dtype=torch.float64)).item() == 5
+    assert greedy(torch.cat([nan, torch.tensor([[0.0, 2.0, 1.0, 0.0, 0.0]])])).tolist() == [5, 1]
+
+
+def test_residual_is_what_the_draft_lacked_and_never_empty():
+    p, q = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.7, 0.1, 0.2]])
+    assert residual(p, q)[0].tolist() == pytest.approx([0, 0.2, 0])
+    assert residual(p, p)[0].tolist() == pytest.approx([0.5, 0.3, 0.2])
+
+
+def test_uniforms_depend_on_seed_place_and_purpose_alone():
+    stream = Stream(7)
+    far = stream.at(Purpose.DRAFT, 1000)
+    assert far == uniforms(7, 1000, 1, Purpose.DRAFT)[0] == Stream(7).at(Purpose.DRAFT, 1000)
+    values = [Stream(s).at(p, i) for s in (0, 1, -1, 2**70) for p in Purpose for i in range(300)]
+    assert len(set(values)) == len(values) and 0 <= min(values) and max(values) < 1
+
+
+def test_uniforms_are_uniform_and_uncorrelated_between_neighbours():
+    u = np.array([uniforms(seed, 0, 64, purpose) for seed in range(200) for purpose in Purpose])
+    counts = np.histogram(u, bins=20, range=(0, 1))[0]
+    chi2 = ((counts - u.size / 20) ** 2 / (u.size / 20)).sum()
+    assert chi2 < 43.8, f"chi-square {chi2:.1f} with 19 degrees of freedom (p = 0.001)"
+    for a, b in ((u[:, :-1], u[:, 1:]), (u[0::4], u[1::4]), (u[:-4], u[4:])):
+        r = np.corrcoef(a.ravel(), b.ravel())[0, 1]
+        assert abs(r) < 4 / math.sqrt(a.size), f"correlation {r:.4f}"
