@@ -63,7 +63,7 @@ class Daemon:
         self._journal = Journal(home / "journal.db", home / "jobs")
         for id in recover(self._journal):
             log.info("job %s was running when the last daemon stopped", id)
-        folder = place.socket_folder(run)
+        self._folder = folder = place.socket_folder(run)
         self.endpoint = f"ipc://{folder / place.FRONT}"
         self._context = zmq.Context()
         self._front = self._context.socket(zmq.ROUTER)
@@ -221,6 +221,8 @@ class Daemon:
         self._front.close(linger=GOODBYE_MS)
         self._link.close()
         self._context.term()
+        for name in (place.FRONT, place.BACK):
+            (self._folder / name).unlink(missing_ok=True)
         self._journal.close()
         os.close(self._wake_r)
         os.close(self._wake_w)

@@ -62,6 +62,7 @@ class Journal:
             elif version != SCHEMA:
                 raise BadInput(f"{path} is of schema {version}, this pipod knows {SCHEMA}; use the pipo that wrote it")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            path.chmod(0o600)
         except sqlite3.DatabaseError as e:
             self._db.close()
             raise BadInput(f"{path} cannot be used: {e}; move it aside to start anew, job folders stay") from e
@@ -221,7 +222,7 @@ class Journal:
     @contextmanager
     def _commit(self, durable: bool) -> Iterator[None]:
         """One transaction, collected events first. On any error nothing of it is kept, nor are numbers used up."""
-        last = dict(self._last)
+        last, done = dict(self._last), False
         if durable:
             self._db.execute("PRAGMA synchronous=FULL")
         try:
@@ -230,12 +231,12 @@ class Journal:
             yield
             self._db.execute("COMMIT")
             self._buffer.clear()
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            self._last = last
-            raise
+            done = True
         finally:
+            if not done:
+                self._last = last
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             if durable:
                 self._db.execute("PRAGMA synchronous=NORMAL")
 

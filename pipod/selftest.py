@@ -66,9 +66,7 @@ def main() -> int:
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(result)).decode())
     else:
-        print(
-            f"daemon start {result['daemon_start_ms']:.0f} ms, worker start {result['cold_worker_started_ms']:.0f} ms"
-        )
+        print(f"daemon {result['daemon_start_ms']:.0f} ms, worker {result['cold_worker_started_ms']:.0f} ms to start")
         for name in ("ack", "first_event", "started", "ended"):
             row = result[f"{name}_ms"]
             print(f"{name:12} median {row['median']:6.1f} ms  p95 {row['p95']:6.1f}  max {row['max']:6.1f}")
