@@ -10,7 +10,7 @@ import msgspec
 from bench import loading
 from bench.runner import encode
 from bench.timing import Trace
-from pipo.engine.types import Draft, Method, Request, Sampling
+from pipo.engine.types import Event, Method, Request, Sampling
 from pipo.errors import BadInput, JobFailed
 from pipo.jobs import JobContext
 
@@ -51,7 +51,7 @@ class Pieces:
 
 
 def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
-    """Generate; emits ``token`` events (text, and kept and confidence of the step's drafts) and returns the whole.
+    """Generate; emits a ``token`` event a token (text, kept, confidence) and returns the whole.
 
     Returns:
         text, tokens, slots, steps, finish, method, prompt_tokens, offered, kept, kept_share (None without drafts),
@@ -76,7 +76,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
             for event in engine.step():
                 if event.request_id == name:
                     trace.add(event)
-                    _emit(ctx, pieces.next(trace.tokens, last=trace.finish is not None), event.drafts)
+                    _emit(ctx, pieces, trace, event, method)
     finally:
         if trace.finish is None:
             engine.cancel(name)
@@ -85,10 +85,19 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     return _result(trace, method, loaded.tokenizer, len(request.prompt))
 
 
-def _emit(ctx: JobContext, text: str, drafts: tuple[Draft, ...]) -> None:
-    kept, confidence = [d.kept for d in drafts], [d.confidence for d in drafts]
-    if text or drafts:
-        ctx.emit("token", text=text, kept=kept, confidence=confidence)
+def _emit(ctx: JobContext, pieces: Pieces, trace: Trace, event: Event, method: Method) -> None:
+    """One ``token`` event a token (``kept`` True where it was a draft, None where not), one a rejected draft."""
+    kept = [d for d in event.drafts if d.kept]
+    first = 0 if method.name == "eagle" else len(event.tokens) - len(kept)  # verified drafts come before the new token
+    before = len(trace.tokens) - len(event.tokens)
+    for place in range(len(event.tokens)):
+        draft = kept[place - first] if 0 <= place - first < len(kept) else None
+        last = trace.finish is not None and place == len(event.tokens) - 1
+        text = pieces.next(trace.tokens[: before + place + 1], last=last)
+        ctx.emit("token", text=text, kept=True if draft else None, confidence=draft.confidence if draft else None)
+    for draft in event.drafts:
+        if not draft.kept:
+            ctx.emit("token", text="", kept=False, confidence=draft.confidence)
 
 
 def _result(trace: Trace, method: Method, tokenizer: Any, prompt_tokens: int) -> dict[str, Any]:

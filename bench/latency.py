@@ -181,8 +181,9 @@ def summarise(
     settings: LatencySpec, header: Run, arms: list[Arm], records: list[LatencyRecord], loaded: dict[str, Loaded]
 ) -> dict[str, Any]:
     """Rows, ratios to the first variant with regular decoding, and what shapes allow beside what was measured."""
-    cells = {(a.name, n): sorted((r for r in records if (r.variant, r.input_tokens) == (a.name, n)), key=lambda r: r.trial)
-             for a in arms for n in settings.input_lengths}  # fmt: skip
+    cells: dict[tuple[str, int], list[LatencyRecord]] = {}
+    for r in sorted(records, key=lambda r: r.trial):
+        cells.setdefault((r.variant, r.input_tokens), []).append(r)
     base = next((a for a in arms if a.method.name == "regular"), None)
     others = [(a, n) for n in settings.input_lengths for a in arms if base and a is not base]
     compared = [_ratios(a, base, n, cells) for a, n in others if base]

@@ -69,6 +69,10 @@ class Progress:
         self.made = self.tokens = 0
         self.last = float("-inf")
 
+    def skip(self, samples: int) -> None:
+        """Count samples that need no generating; the rates leave them out."""
+        self.done += samples
+
     def add(self, samples: int, tokens: int, note: str) -> None:
         """Count finished samples and tokens; emit if the last event is old enough or all is done."""
         self.done, self.made, self.tokens = self.done + samples, self.made + samples, self.tokens + tokens
