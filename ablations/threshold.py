@@ -25,7 +25,7 @@ GATES = ("confidence", "random")
 
 
 class ThresholdSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Settings of ``ablate-threshold``; defaults stand in studies/threshold.toml. ``random``: run the coin flips too."""
+    """Settings of ``ablate-threshold``, defaults in studies/threshold.toml. ``random``: run the coin flips too."""
 
     model: str
     thresholds: list[float]
@@ -83,9 +83,9 @@ def kept_share(records: Sequence[Record], variant: str, task: str) -> float:
 
 def summarise(session: Session, points: list[Point], rates: dict[tuple[str, str], float]) -> dict[str, Any]:
     """Points and paired differences, confidence gate minus coin."""
-    records = session.records()
+    made = session.records()
     reused = {key for key, rate in rates.items() if rate in (0.0, 1.0)}
-    records += _borrowed(records, points, reused)
+    records = made + _borrowed(made, points, reused)
     run, pass_at = session.run, session.pass_at
     out: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def summarise(session: Session, points: list[Point], rates: dict[tuple[str, str]
             if not _is_reused(point, row["task"], rates, reused):
                 row = {key: value for key, value in row.items() if key not in ("variant", "reference")}
                 gaps.append({"threshold": point.threshold, **row})
-    head = head_of(run, records, session.spec.k, pass_at)
+    head = head_of(run, made, session.spec.k, pass_at)
     model, thresholds = points[0].gate.model, [p.threshold for p in points]
     return {**head, "model": model, "thresholds": thresholds, "matched": "per task", "points": out, "differences": gaps}
 

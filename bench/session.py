@@ -51,10 +51,7 @@ class Session:
         BadModel: a model that cannot be loaded.
     """
 
-    def __init__(
-        self, kind: str, spec: SampleSpec, variants: list[Variant], ctx: JobContext, *, points: int | None = None
-    ) -> None:
-        """``points``: variants x tasks that will be generated; default all variants on all tasks."""
+    def __init__(self, kind: str, spec: SampleSpec, variants: list[Variant], ctx: JobContext) -> None:
         self.spec, self.variants, self.ctx = spec, variants, ctx
         provenance.check_folder(ctx.folder)
         self.pass_at = check_pass_at(spec.pass_at, spec.k)
@@ -69,8 +66,7 @@ class Session:
         self.run = self._open(kind)
         self.done = finished(self.records(), spec.k)
         drop_unfinished(self, self.done)
-        size = sum(len(t.items) for t in self.tasks) * spec.k
-        total = size * len(variants) if points is None else points * size // len(self.tasks)
+        total = len(variants) * sum(len(t.items) for t in self.tasks) * spec.k
         self.progress = Progress(ctx, total, len(self.done) * spec.k)
 
     def _open(self, kind: str) -> Run:

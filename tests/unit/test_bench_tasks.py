@@ -1,0 +1,99 @@
+"""Items from files, answers from texts, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import tasks
+from pipo.errors import BadInput, BadRecord
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_items_of_a_jsonl(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "mine.jsonl", '{"prompt": "p", "answer": "1", "x": 0}\n\n{"id": "q", "prompt": "r", "answer": 2}'
+    )
+    task = tasks.load_task(str(path))
+    assert task.name == "mine"
+    assert task.items == [tasks.Item("1", "p", "1"), tasks.Item("q", "r", "2")]
+    assert tasks.load_task(str(path), limit=1).items == task.items[:1]
+    assert task.extract("so \\boxed{1}") == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no item"),
+        ("\n\n", "holds no item"),
+        ('{"prompt": "p", "answer": "1"}\n{"prompt": "q", "ans', r"bad\.jsonl:2: no item"),
+        ('{"prompt": "p"}\n', r"bad\.jsonl:1: no item .*answer"),
+        (
+            '{"prompt": "p", "answer": "1", "id": "a"}\n{"prompt": "q", "answer": "1", "id": "a"}\n',
+            ":2: id 'a' came before",
+        ),
+        ('{"prompt": "\xff", "answer"}', ":1: no item"),
+    ],
+)
+def test_an_empty_or_torn_jsonl_names_the_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadRecord, match=says):
+        tasks.load_task(str(path))
+
+
+def test_a_task_file_names_items_and_budgets(tmp_path: Path) -> None:
+    write(tmp_path / "items.jsonl", '{"prompt": "p", "answer": "1"}\n')
+    path = write(tmp_path / "t.toml", 'name = "mine"\nfile = "items.jsonl"\n[budgets]\ntight = 10\nloose = 20\n')
+    task = tasks.load_task(str(path))
+    assert (task.name, task.budgets) == ("mine", {"tight": 10, "loose": 20})
+    assert tasks.load_task(str(path), slots=8).budgets == {"tight": 8, "loose": 8}
+    assert tasks.load_task(str(path), slots=15).budgets == {"tight": 10, "loose": 15}
+    write(path, 'name = "mine"\nfile = "items.jsonl"\n[budgets]\ntight = 30\nloose = 20\n')
+    with pytest.raises(BadInput, match="1 <= tight <= loose"):
+        tasks.load_task(str(path))
+    write(path, 'name = "mine"\nfile = "items.jsonl"\nbudget = 3\n')
+    with pytest.raises(BadInput, match="unknown field `budget`"):
+        tasks.load_task(str(path))
+
+
+def test_unknown_task_lists_the_known_ones() -> None:
+    with pytest.raises(BadInput, match="unknown task 'lab-chess'; tasks are lab-chain, lab-choice, lab-recall"):
+        tasks.load_task("lab-chess")
+    with pytest.raises(BadInput, match="limit 0 must be at least 1"):
+        tasks.load_task("lab-chain", limit=0)
+    with pytest.raises(BadInput, match="cannot be read"):
+        tasks.load_task("no/such.jsonl")
+    with pytest.raises(BadInput, match="two tasks are named 'lab-chain'"):
+        tasks.load_tasks(["lab-chain", "lab-chain"], limit=1, seed=0, slots=None)
+    with pytest.raises(BadInput, match="no tasks"):
+        tasks.load_tasks([], limit=1, seed=0, slots=None)
+
+
+def test_the_lab_has_items_answers_and_two_budgets() -> None:
+    task = tasks.load_task("lab-chain", limit=5)
+    assert len(task.items) == 5 and len({i.id for i in task.items}) == 5
+    assert 0 < task.budgets["tight"] < task.budgets["loose"]
+    assert task.items == tasks.load_task("lab-chain", limit=8).items[:5]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("a \\boxed{1} b \\boxed{ 2 }", "2"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("\\boxed{1} then \\boxed{2", "1"),
+        ("no box", None),
+        ("\\boxed{", None),
+    ],
+)
+def test_the_last_complete_box_is_the_answer(text: str, answer: str | None) -> None:
+    assert tasks.boxed(text) == answer
+
+
+def test_no_answer_is_wrong() -> None:
+    assert tasks.is_right(" 7 ", "7")
+    assert not tasks.is_right(None, "7") and not tasks.is_right("", "7")
