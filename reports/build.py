@@ -1,0 +1,68 @@
+"""``build``: from run folders to a folder with report.md, figures (PNG and SVG) and tables (CSV)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pipo.errors import BadInput
+from reports import figures
+from reports.load import COMPARE, LATENCY, LoadedRun, load_all
+from reports.page import page
+from reports.style import looks, save, styled
+from reports.text import write_csv
+
+
+def build(folders: list[Path], out: Path) -> Path:
+    """Write a report on finished runs (compare, eval, latency, ablate-threshold; any subset) and return report.md.
+
+    The page is written last, by rename: where it stands, its figures and tables stand beside it.
+
+    Raises:
+        BadInput: no folders, or ``out`` cannot be written.
+        BadRecord: a folder that is no finished run, or whose records are torn, empty or of another schema.
+    """
+    runs = load_all(folders)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        drawn = _draw(runs, out)
+        _tabulate(runs, out)
+        draft = out / "report.md.tmp"
+        draft.write_text(page(runs, drawn))
+        os.replace(draft, out / "report.md")
+    except OSError as e:
+        raise BadInput(f"cannot write the report to {out} ({e.strerror or e}); choose another folder with --out") from e
+    return out / "report.md"
+
+
+def _stems(runs: list[LoadedRun]) -> list[str]:
+    """A file name for each run: its kind, numbered where a kind comes more than once."""
+    words = {COMPARE: "comparison", LATENCY: "latency"}
+    kinds = [words.get(run.kind, "threshold") for run in runs]
+    return [kind if kinds.count(kind) == 1 else f"{kind}-{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
+
+
+def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
+    names = list(dict.fromkeys(row["variant"] for run in runs for row in run.rows if "variant" in row))
+    styles = looks(names)
+    drawn: dict[int, list[str]] = {}
+    with styled():
+        for i, (run, stem) in enumerate(zip(runs, _stems(runs), strict=True)):
+            figure: Any
+            if run.kind == COMPARE:
+                figure = figures.quality(run)
+            elif run.kind == LATENCY:
+                figure = figures.latency(run, styles)
+            else:
+                figure = figures.threshold(run)
+            drawn[i] = [save(figure, out, stem)[0].name]
+    return drawn
+
+
+def _tabulate(runs: list[LoadedRun], out: Path) -> None:
+    for run, stem in zip(runs, _stems(runs), strict=True):
+        write_csv(out / f"{stem}.csv", run.rows)
+        for extra in ("differences", "ratios", "floor", "failures"):
+            if run.summary.get(extra):
+                write_csv(out / f"{stem}-{extra}.csv", run.summary[extra])

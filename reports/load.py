@@ -1,0 +1,85 @@
+"""Reading run folders: header, summary, and the records behind them, each checked before anything is drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.record import SCHEMA, Run, read, read_run
+from pipo.errors import BadInput, BadRecord
+
+COMPARE, LATENCY, THRESHOLD = "compare", "latency", "ablate-threshold"
+KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", THRESHOLD: "points"}
+ALL_TASKS = "overall"
+BUDGETS = ("tight", "loose")
+
+
+class LoadedRun(msgspec.Struct, frozen=True):
+    """A finished run: its folder's header and summary; ``records``: how many records lie behind the summary."""
+
+    folder: Path
+    run: Run
+    summary: dict[str, Any]
+    records: int
+
+    @property
+    def kind(self) -> str:
+        return "compare" if self.run.kind == "eval" else self.run.kind
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of a comparison or latency run, points of an ablation."""
+        rows: list[dict[str, Any]] = self.summary[KINDS[self.run.kind]]
+        return rows
+
+    @property
+    def k(self) -> int:
+        """Samples an item; 0 for latency."""
+        return int(self.summary.get("k") or 0)
+
+
+def load(folder: Path) -> LoadedRun:
+    """Read one run folder.
+
+    Raises:
+        BadRecord: no run folder, another schema, a torn or empty record file, a run without summary (not finished).
+        BadInput: a run of a kind that a report has no place for.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadRecord(f"{folder} is not a folder; name the run folder of a finished job, see `pipo jobs list`")
+    run = read_run(folder)
+    if run.schema != SCHEMA:
+        raise BadRecord(
+            f"{folder / 'run.json'} is of schema {run.schema}, this version reads {SCHEMA}; run the job again"
+        )
+    if run.kind not in KINDS:
+        raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a report shows {', '.join(KINDS)}")
+    records = len(read(folder / "records.jsonl"))
+    return LoadedRun(folder, run, _summary(folder, KINDS[run.kind]), records)
+
+
+def _summary(folder: Path, needed: str) -> dict[str, Any]:
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise BadRecord(f"{path} does not exist: the run has not finished; give its command again, it goes on") from e
+    except (OSError, ValueError) as e:
+        raise BadRecord(f"{path} cannot be read ({e}); run the job again, it goes on from its records") from e
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or not isinstance(summary.get(needed), list):
+        raise BadRecord(f"{path} is no summary of schema {SCHEMA} with {needed!r}; run the job again")
+    if not summary[needed]:
+        raise BadRecord(f"{path} has no {needed}; nothing was measured: run the job again with at least one item")
+    return summary
+
+
+def load_all(folders: list[Path]) -> list[LoadedRun]:
+    """All runs, comparisons first, then latency, then ablations. Raises BadInput where none is named, else as load."""
+    if not folders:
+        raise BadInput("no run folder to report on; name at least one, or run `pipo bench compare` first")
+    runs = [load(folder) for folder in dict.fromkeys(Path(f).absolute() for f in folders)]
+    return sorted(runs, key=lambda r: (COMPARE, LATENCY, THRESHOLD).index(r.kind))

@@ -1,0 +1,178 @@
+"""Tables of a report in markdown: one function a table, each from a run's summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.load import ALL_TASKS, BUDGETS, LoadedRun
+from reports.paper import latency_cells, paper, quality_rows
+from reports.text import DASH, interval, markdown, number, percent, plus_minus, share
+from reports.verdict import settled
+
+Row = Mapping[str, Any]
+
+
+def comparison(run: LoadedRun, task: str, budget: str) -> str:
+    """One line a variant: quality, what was cut or failed, slots, kept share, speed; ± is half of the 95% interval."""
+    k = str(run.k)
+    columns = [
+        "variant", f"avg@{k} %", f"pass@{k} %", "cut %", "failed", "slots", "tokens/slot", "kept %", "tokens/s",
+        "TTFT ms", "TPOT ms",
+    ]  # fmt: skip
+    rows = [r for r in run.rows if r["task"] == task and r["budget"] == budget]
+    return markdown(columns, [_comparison_row(r, k) for r in rows])
+
+
+def _comparison_row(row: Row, k: str) -> list[str]:
+    speed = row.get("throughput") or {}
+    return [
+        row["variant"],
+        percent(row.get("avg")),
+        percent((row.get("pass") or {}).get(k)),
+        percent(row.get("truncated")),
+        f"{row.get('failed', 0)} of {row.get('samples', DASH)}",
+        plus_minus(row.get("slots")),
+        plus_minus(row.get("tokens_per_slot"), digits=2),
+        percent(row.get("kept_share")),
+        interval(speed, digits=0, key="tokens_s"),
+        _milliseconds(row.get("ttft_s")),
+        _milliseconds(row.get("tpot_s")),
+    ]
+
+
+def _milliseconds(times: Row | None) -> str:
+    return interval(times, 1000, 1 if times and (times.get("p50") or 0) < 1 else 0, key="p50")
+
+
+def differences(run: LoadedRun) -> str:
+    """Paired differences over all tasks and per task: value, interval, and what it settles."""
+    metrics = ("avg", f"pass@{run.k}")
+    rows = [
+        [
+            d["variant"], d["reference"], "all tasks" if d["task"] == ALL_TASKS else d["task"], d["budget"],
+            f"avg@{run.k}" if d["metric"] == "avg" else d["metric"], interval(d, 100, 1, sign=True), settled(d),
+        ]
+        for d in sorted(run.summary.get("differences", ()), key=lambda d: d["task"] != ALL_TASKS)
+        if d["metric"] in metrics and d["variant"] != d["reference"]
+    ]  # fmt: skip
+    return markdown(["variant", "against", "task", "budget", "metric", "points [95%]", "so it is"], rows, left=5)
+
+
+def failures(run: LoadedRun) -> str:
+    """The failed generations that the summary names; an empty string where none failed."""
+    rows = [
+        [f["variant"], f["task"], f["item"], f["sample"], f["error"] or DASH] for f in run.summary.get("failures", ())
+    ]
+    return markdown(["variant", "task", "item", "sample", "error"], rows, left=3) if rows else ""
+
+
+def threshold(run: LoadedRun) -> str:
+    """Both gates at each threshold and budget, over all tasks."""
+    k = str(run.k)
+    order = {b: i for i, b in enumerate(BUDGETS)}
+    rows = [p for p in run.rows if p["task"] == ALL_TASKS]
+    rows.sort(key=lambda p: (order[p["budget"]], p["threshold"], p["gate"]))
+    gaps = {
+        (d["threshold"], d["budget"]): d
+        for d in run.summary.get("differences", ())
+        if d["task"] == ALL_TASKS and d["metric"] == f"pass@{k}"
+    }
+    cells = []
+    for p in rows:
+        gap = gaps.get((p["threshold"], p["budget"])) if p["gate"] == "confidence" else None
+        gate = "coin flip" + (" (same decoding)" if p.get("reused") else "") if p["gate"] == "random" else "confidence"
+        cells.append(
+            [
+                p["budget"], f"{p['threshold']:g}", gate, percent(p.get("pad_ratio")), percent(p.get("avg")),
+                percent((p.get("pass") or {}).get(k)), plus_minus(p.get("slots")),
+                f"{interval(gap, 100, 1, sign=True)}, {settled(gap)}" if gap else "",
+            ]
+        )  # fmt: skip
+    columns = ["budget", "threshold", "gate", "pad ratio %", f"avg@{k} %", f"pass@{k} %", "slots"]
+    return markdown([*columns, f"pass@{k}: confidence − coin [95%]"], cells, left=3)
+
+
+def latency(run: LoadedRun) -> str:
+    """Medians at batch 1 and, with intervals, how many times faster than the reference."""
+    ratios = {(r["variant"], r.get("keep"), r["input_tokens"], r["metric"]): r for r in run.summary.get("ratios", ())}
+    rows = []
+    for r in run.rows:
+        key = (r["variant"], r.get("keep"), r["input_tokens"])
+        rows.append(
+            [
+                r["variant"], r["input_tokens"], _milliseconds(r.get("ttft_s")), _milliseconds(r.get("first_pair_s")),
+                _milliseconds(r.get("tpot16_s")), _milliseconds(r.get("tpot_s")), number(r.get("tokens_per_slot"), 2),
+                _kept(r), *(interval(ratios.get((*key, m)), 1, 2) for m in ("ttft", "tpot16", "tpot")),
+            ]
+        )  # fmt: skip
+    columns = [
+        "variant", "input tokens", "TTFT ms", "first pair ms", "TPOT16 ms", "TPOT ms", "tokens/slot", "kept %",
+        "TTFT ×", "TPOT16 ×", "TPOT ×",
+    ]  # fmt: skip
+    return markdown(columns, rows)
+
+
+def _kept(row: Row) -> str:
+    forced = " (forced)" if row.get("keep") is not None else ""
+    return share(row.get("kept_share"), 0) + forced
+
+
+def floor(run: LoadedRun) -> str:
+    """What the shapes allow beside what was measured; an empty string where the run has no such rows."""
+    rows = [
+        [
+            f["variant"], f["input_tokens"], number(f.get("ttft_flops_ratio"), 2), number(f.get("ttft_measured"), 2),
+            number(f.get("tpot_bytes_ratio"), 2), number(f.get("tpot_flops_ratio"), 2),
+            number(f.get("tpot_measured"), 2),
+        ]
+        for f in run.summary.get("floor", ())
+    ]  # fmt: skip
+    columns = [
+        "variant", "input tokens", "TTFT × by operations", "TTFT × measured", "TPOT × by bytes",
+        "TPOT × by operations", "TPOT × measured",
+    ]  # fmt: skip
+    return markdown(columns, rows) if rows else ""
+
+
+def paper_comparison(run: LoadedRun) -> str:
+    """Ours beside the paper's: difference to regular within each column; an empty string where no name is shared."""
+    names = list(dict.fromkeys(r["variant"] for r in run.rows))
+    theirs = quality_rows(names)
+    if not theirs:
+        return ""
+    base = {name: (avg, best, slots) for name, avg, best, slots in theirs}.get("regular")
+    rows = []
+    for name, avg, best, slots in theirs:
+        cells = [name, number(avg), number(best), _relative(slots, base[2] if base else None)]
+        for budget in BUDGETS:
+            ours = {r["variant"]: r for r in run.rows if r["task"] == ALL_TASKS and r["budget"] == budget}
+            mine, reference = ours.get(name, {}), ours.get("regular", {})
+            cells += [percent(mine.get("avg")), percent((mine.get("pass") or {}).get(str(run.k)))]
+            cells.append(_relative(*((r.get("slots") or {}).get("value") for r in (mine, reference))))
+        rows.append(cells)
+    columns = ["variant"]
+    for source in ("paper", "here, tight", "here, loose"):
+        columns += [f"{source}: avg@4 %", f"{source}: pass@4 %", f"{source}: slots ÷ regular"]
+    return markdown([c.replace("@4", f"@{run.k}") if c.startswith("here") else c for c in columns], rows)
+
+
+def _relative(value: float | None, base: float | None) -> str:
+    return number(value / base, 2) if value is not None and base else DASH
+
+
+def paper_latency() -> str:
+    return markdown(["the paper, times as fast as regular", "2K in", "128K in"], [[m, *c] for m, c in latency_cells()])
+
+
+def paper_threshold() -> str:
+    """The paper's points of its threshold figure."""
+    facts = paper()["threshold"]
+    at = facts["at_pad_ratio_60"]
+    rows = [
+        ["confidence, threshold 0.95", number(facts["pad_ratio_at_0_95"]), number(facts["confidence"]["0.95"], 2)],
+        ["confidence, threshold 1", "100.0", number(facts["confidence"]["1.0"], 2)],
+        ["confidence, pad ratio 60 %", "60.0", number(at["confidence"], 2)],
+        ["random, pad ratio 60 %", "60.0", number(at["random"], 2)],
+    ]
+    return markdown(["the paper (PIPO-SFT)", "pad ratio %", "pass@4 %"], rows)
