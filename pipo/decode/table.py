@@ -1,0 +1,13 @@
+"""The table of decoding methods: whoever adds one adds its file and a row here."""
+
+from __future__ import annotations
+
+from pipo.decode import mtp, pipo, random, regular
+from pipo.engine.batch import Decoder
+
+DECODERS: dict[str, Decoder] = {
+    "regular": regular.DECODER,
+    "mtp": mtp.DECODER,
+    "pipo": pipo.DECODER,
+    "random": random.DECODER,
+}
