@@ -36,7 +36,7 @@ def build(folders: list[Path], out: Path) -> Path:
     return out / "report.md"
 
 
-def _stems(runs: list[LoadedRun]) -> list[str]:
+def stems(runs: list[LoadedRun]) -> list[str]:
     """A file name for each run: its kind, numbered where a kind comes more than once."""
     words = {COMPARE: "comparison", LATENCY: "latency"}
     kinds = [words.get(run.kind, "threshold") for run in runs]
@@ -48,7 +48,7 @@ def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
     styles = looks(names)
     drawn: dict[int, list[str]] = {}
     with styled():
-        for i, (run, stem) in enumerate(zip(runs, _stems(runs), strict=True)):
+        for i, (run, stem) in enumerate(zip(runs, stems(runs), strict=True)):
             figure: Any
             if run.kind == COMPARE:
                 figure = figures.quality(run)
@@ -61,7 +61,7 @@ def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
 
 
 def _tabulate(runs: list[LoadedRun], out: Path) -> None:
-    for run, stem in zip(runs, _stems(runs), strict=True):
+    for run, stem in zip(runs, stems(runs), strict=True):
         write_csv(out / f"{stem}.csv", run.rows)
         for extra in ("differences", "ratios", "floor", "failures"):
             if run.summary.get(extra):

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
+from reports.paper import paper
 from reports.style import DARK, LIGHT, Look
 
 Row = Mapping[str, Any]
+Series = tuple[str, float | None]  # a variant and its forced kept share
 
 
 def spread(items: Sequence[Row], scale: float = 1.0) -> list[list[float]] | None:
@@ -79,7 +81,7 @@ def threshold(run: LoadedRun) -> Any:
             ax = axes[i][j]
             for gate in ("random", "confidence"):
                 _gate_line(ax, [p for p in run.rows if p["budget"] == budget and p["gate"] == gate], gate, metric)
-            ax.margins(x=0.06, y=0.12)
+            ax.margins(x=0.06, y=0.16)
             if i == 0:
                 ax.set_title(f"{budget} budget, all tasks")
             if i == len(metrics) - 1:
@@ -115,52 +117,89 @@ def _gate_line(ax: Any, points: Sequence[Row], gate: str, metric: str) -> None:
         zorder=3 if confident else 2,
     )
     if confident:
-        _label_thresholds(ax, usable, x, y)
+        _label_thresholds(ax, usable, x, items)
 
 
-def _label_thresholds(ax: Any, points: Sequence[Row], x: Sequence[float], y: Sequence[float]) -> None:
-    """Thresholds beside their points; one too near the last label is left out (the table has all)."""
-    gap = 0.07 * ((max(x) - min(x)) or 1.0)
+def _label_thresholds(ax: Any, points: Sequence[Row], x: Sequence[float], items: Sequence[Row]) -> None:
+    """Thresholds above their intervals; one too near the last label is left out (the table has all)."""
+    gap = 0.028 * ((max(x) - min(x)) or 1.0)
     last = float("-inf")
-    for point, px, py in zip(points, x, y, strict=True):
+    for point, px, item in zip(points, x, items, strict=True):
         if px - last < gap:
             continue
         last = px
-        ax.annotate(f"{point['threshold']:g}", (px, py), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        top = 100 * (item["value"] if item.get("high") is None else item["high"])
+        ax.annotate(
+            f"{point['threshold']:g}", (px, top), xytext=(0, 3), textcoords="offset points", fontsize=7, rotation=90,
+            ha="center", va="bottom",
+        )  # fmt: skip
 
 
 def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
     """Top: median first token and time per token; bottom: how many times faster than the reference, with intervals."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
-    figure = Figure(figsize=(8.2, 6.6))
+    figure = Figure(figsize=(8.4, 6.8))
     axes = figure.subplots(2, 2, sharex=True)
-    for j, (metric, name) in enumerate((("ttft", "first token (TTFT)"), ("tpot", "time per token after it (TPOT)"))):
-        for key in dict.fromkeys((r["variant"], r.get("keep")) for r in run.rows):
-            look = styles[key[0]].line
-            of = [r for r in run.rows if (r["variant"], r.get("keep")) == key]
-            medians = [(r["input_tokens"], 1000 * r[f"{metric}_s"]["p50"]) for r in of if r.get(f"{metric}_s")]
-            axes[0][j].errorbar(*zip(*sorted(medians), strict=True), **look, label=_series(*key))
-            ratios = [
-                r
-                for r in run.summary.get("ratios", ())
-                if (r["variant"], r.get("keep")) == key and r["metric"] == metric
-            ]
-            ratios.sort(key=lambda r: r["input_tokens"])
-            if ratios and key[0] != run.summary.get("reference"):
-                lengths, values = [r["input_tokens"] for r in ratios], [r["value"] for r in ratios]
-                axes[1][j].errorbar(lengths, values, yerr=spread(ratios), **look)
-        axes[0][j].set_title(name)
-        axes[0][j].set_ylabel("median, ms" if j == 0 else "median, ms a token")
-        axes[0][j].set_yscale("log")
-        axes[1][j].axhline(1.0, color=DARK, linewidth=0.8)
-        axes[1][j].set_ylabel(f"times as fast as {run.summary.get('reference')}")
-        axes[1][j].set_xlabel("input length, tokens")
-        _length_axis(axes[1][j], sorted({r["input_tokens"] for r in run.rows}))
-        axes[1][j].set_ylim(bottom=0)
+    keys = list(dict.fromkeys(_key(r) for r in run.rows))
+    lengths = sorted({r["input_tokens"] for r in run.rows})
+    for j, (metric, title) in enumerate((("ttft", "first token (TTFT)"), ("tpot", "time per token after it (TPOT)"))):
+        top, bottom = axes[0][j], axes[1][j]
+        for i, key in enumerate(keys):
+            dodge = 2 ** (0.05 * (i - (len(keys) - 1) / 2))  # side by side where values coincide
+            _latency_line(run, key, metric, dodge, styles[key[0]].line, top, bottom)
+        _paper_point(bottom, metric, lengths)
+        top.set_title(title)
+        top.set_ylabel("median, ms" if j == 0 else "median, ms a token")
+        bottom.axhline(1.0, color=DARK, linewidth=0.8)
+        bottom.set_ylabel(f"times as fast as {run.summary.get('reference')}")
+        bottom.set_xlabel("input length, tokens")
+        bottom.set_ylim(bottom=0)
+        _length_axis(bottom, lengths)
+    axes[0][0].set_yscale("log")
+    axes[0][0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[0][1].set_ylim(bottom=0)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    paper_handles, paper_labels = axes[1][0].get_legend_handles_labels()
+    figure.legend(handles + paper_handles, labels + paper_labels, loc="outside lower center", ncols=4)
     return figure
+
+
+def _latency_line(
+    run: LoadedRun,
+    key: tuple[str, float | None],
+    metric: str,
+    dodge: float,
+    look: dict[str, Any],
+    top: Any,
+    bottom: Any,
+) -> None:
+    of = [r for r in run.rows if (r["variant"], r.get("keep")) == key and (r.get(f"{metric}_s") or {}).get("p50")]
+    of.sort(key=lambda r: r["input_tokens"])
+    medians = [1000 * r[f"{metric}_s"]["p50"] for r in of]
+    top.errorbar([dodge * r["input_tokens"] for r in of], medians, **look, label=_series(*key))
+    ratios = [
+        r for r in run.summary.get("ratios", ()) if (r["variant"], r.get("keep")) == key and r["metric"] == metric
+    ]
+    ratios.sort(key=lambda r: r["input_tokens"])
+    if ratios and key[0] != run.summary.get("reference"):
+        x, y = [dodge * r["input_tokens"] for r in ratios], [r["value"] for r in ratios]
+        bottom.errorbar(x, y, yerr=spread(ratios), **look)
+
+
+def _paper_point(ax: Any, metric: str, lengths: Sequence[int]) -> None:
+    """The paper's own ratio at 2K tokens, where that lies within the axis."""
+    if lengths[0] <= 2048 <= lengths[-1]:
+        value = paper()["latency"][metric]["2048"]
+        ax.plot(
+            [2048], [value], linestyle="none", marker="*", markersize=12, markerfacecolor="white",
+            markeredgecolor=DARK, label="the paper's PIPO (4B, one GPU)", zorder=5,
+        )  # fmt: skip
+
+
+def _key(row: Row) -> Series:
+    return row["variant"], row.get("keep")
 
 
 def _series(variant: str, keep: float | None) -> str:

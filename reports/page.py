@@ -17,12 +17,13 @@ GUIDE = """\
 - **cut**: samples that the budget ended; they count as wrong. **failed**: the engine reported an error; wrong as well.
 - **TTFT**: from submission to the first token out; **first pair**: until two tokens are out. **TPOT**: time per token
   after the first; **TPOT16**: over the first 16 tokens. **×**: reference over variant, above 1 is faster.
-- **acceptance**: tokens a step after the first (for eagle its acceptance length).
+- **tokens/step**: tokens a backbone pass after the first (for eagle its acceptance length).
 - **±** is half of the 95% interval, **[low, high]** the interval itself. Samples of one item are not independent, so
   errors are clustered by item; differences are paired by item; times are bootstrapped medians.
 - *better* and *worse* mean that the interval leaves out no difference, *not settled* that it does not. Of twenty such
   intervals one misses by chance: a single settled difference in a long table is weak evidence.
-- Times in the comparison are taken while a whole batch runs; the latency table is at batch 1."""
+- **tokens/s** in the comparison: the whole batch together (times of single samples under that load are in the CSV);
+  the latency table is at batch 1. Speeds within 5 % of each other are called about as fast."""
 
 
 def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
@@ -31,7 +32,7 @@ def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
         "# PIPO: decoding methods compared",
         _what(runs),
         "## In short",
-        "\n".join(answers(runs)) or "Nothing yet.",
+        *answers(runs),
     ]
     for i, run in enumerate(runs):
         section = {COMPARE: _comparison, LATENCY: _latency}.get(run.kind, _threshold)
@@ -64,6 +65,10 @@ def _image(name: str, text: str) -> str:
     return f"![{text}]({name})"
 
 
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
 def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
     budgets = [b for b in BUDGETS if any(r["budget"] == b for r in run.rows)]
     parts = ["## Comparison", *(_image(f, "Quality by task and budget") for f in figures)]
@@ -76,7 +81,8 @@ def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
             title = f"### {task}, {budget} budget" + (f" ({slots} slots)" if slots else "")
             parts += [title, tables.comparison(run, task, budget)]
     if run.summary.get("differences"):
-        parts += ["### Paired differences", tables.differences(run)]
+        parts += ["### Paired differences, all tasks", tables.differences(run, overall=True)]
+        parts.append(_folded("Paired differences task by task", tables.differences(run, overall=False)))
     failed = tables.failures(run)
     if failed:
         parts += ["### Failed generations", failed]

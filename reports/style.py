@@ -31,6 +31,8 @@ RC = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.06,
     "svg.hashsalt": "pipo",
     "savefig.dpi": 150,
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
 from reports.paper import latency_cells, paper, quality_rows
+from reports.settle import settled
 from reports.text import DASH, interval, markdown, number, percent, plus_minus, share
-from reports.verdict import settled
 
 Row = Mapping[str, Any]
 
@@ -17,8 +17,8 @@ def comparison(run: LoadedRun, task: str, budget: str) -> str:
     """One line a variant: quality, what was cut or failed, slots, kept share, speed; ± is half of the 95% interval."""
     k = str(run.k)
     columns = [
-        "variant", f"avg@{k} %", f"pass@{k} %", "cut %", "failed", "slots", "tokens/slot", "kept %", "tokens/s",
-        "TTFT ms", "TPOT ms",
+        "variant", f"avg@{k} %", f"pass@{k} %", "cut %", "failed", "slots", "tokens/slot", "tokens/step", "kept %",
+        "tokens/s",
     ]  # fmt: skip
     rows = [r for r in run.rows if r["task"] == task and r["budget"] == budget]
     return markdown(columns, [_comparison_row(r, k) for r in rows])
@@ -34,10 +34,9 @@ def _comparison_row(row: Row, k: str) -> list[str]:
         f"{row.get('failed', 0)} of {row.get('samples', DASH)}",
         plus_minus(row.get("slots")),
         plus_minus(row.get("tokens_per_slot"), digits=2),
+        plus_minus(row.get("acceptance"), digits=2),
         percent(row.get("kept_share")),
         interval(speed, digits=0, key="tokens_s"),
-        _milliseconds(row.get("ttft_s")),
-        _milliseconds(row.get("tpot_s")),
     ]
 
 
@@ -45,16 +44,16 @@ def _milliseconds(times: Row | None) -> str:
     return interval(times, 1000, 1 if times and (times.get("p50") or 0) < 1 else 0, key="p50")
 
 
-def differences(run: LoadedRun) -> str:
-    """Paired differences over all tasks and per task: value, interval, and what it settles."""
+def differences(run: LoadedRun, overall: bool) -> str:
+    """Paired differences over all tasks, or task by task: value, interval, and what it settles."""
     metrics = ("avg", f"pass@{run.k}")
     rows = [
         [
             d["variant"], d["reference"], "all tasks" if d["task"] == ALL_TASKS else d["task"], d["budget"],
             f"avg@{run.k}" if d["metric"] == "avg" else d["metric"], interval(d, 100, 1, sign=True), settled(d),
         ]
-        for d in sorted(run.summary.get("differences", ()), key=lambda d: d["task"] != ALL_TASKS)
-        if d["metric"] in metrics and d["variant"] != d["reference"]
+        for d in run.summary.get("differences", ())
+        if d["metric"] in metrics and d["variant"] != d["reference"] and (d["task"] == ALL_TASKS) is overall
     ]  # fmt: skip
     return markdown(["variant", "against", "task", "budget", "metric", "points [95%]", "so it is"], rows, left=5)
 
@@ -127,6 +126,7 @@ def floor(run: LoadedRun) -> str:
             number(f.get("tpot_measured"), 2),
         ]
         for f in run.summary.get("floor", ())
+        if f["variant"] != run.summary.get("reference")
     ]  # fmt: skip
     columns = [
         "variant", "input tokens", "TTFT × by operations", "TTFT × measured", "TPOT × by bytes",

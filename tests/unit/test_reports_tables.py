@@ -1,0 +1,177 @@
+"""Tables and sentences of a report against golden text, from hand-made summaries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reports import tables, text
+from reports.load import LoadedRun, load
+from reports.pace import MIXED, SAME, Pace, batch_one, ratio_word, whole_batch
+from reports.settle import BETTER, OPEN, WORSE, settled
+from reports.verdict import answers, conclusion, judged_against
+from tests.unit.reports_runs import compare_summary, estimate, latency_summary, threshold_summary, write_run
+
+
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
+    return load(write_run(tmp_path_factory.mktemp("c"), compare_summary()))
+
+
+@pytest.fixture(scope="module")
+def latency(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
+    return load(write_run(tmp_path_factory.mktemp("l"), latency_summary()))
+
+
+@pytest.fixture(scope="module")
+def threshold(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
+    return load(write_run(tmp_path_factory.mktemp("t"), threshold_summary()))
+
+
+def test_numbers_as_words() -> None:
+    assert text.number(-0.04) == "0.0"
+    assert text.number(-0.06, sign=True) == "−0.1"
+    assert text.number(0.0, sign=True) == "0.0"
+    assert text.number(None) == "–"
+    assert text.percent({"value": 0.473, "low": 0.442, "high": 0.504}) == "47.3 ±3.1"
+    assert text.percent({"value": 0.473, "low": None, "high": None}) == "47.3"
+    assert text.percent(None) == "–"
+    assert text.interval(estimate(0.052, 0.041), 100, sign=True) == "+5.2 [+1.1, +9.3]"
+    assert text.listed([]) == ""
+    assert text.listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_markdown_escapes_bars_and_aligns() -> None:
+    assert text.markdown(["a", "n"], [["x|y", 3]]) == "| a | n |\n| :-- | --: |\n| x\\|y | 3 |"
+
+
+def test_csv_flattens_and_keeps_all_columns(tmp_path: Path) -> None:
+    text.write_csv(tmp_path / "t.csv", [{"a": 1, "b": {"low": 0.5}}, {"a": 2, "c": None}])
+    assert (tmp_path / "t.csv").read_text().splitlines() == ["a,b.low,c", "1,0.5,", "2,,"]
+
+
+def test_comparison_table(compare: LoadedRun) -> None:
+    lines = tables.comparison(compare, "overall", "tight").splitlines()
+    assert lines[0] == (
+        "| variant | avg@4 % | pass@4 % | cut % | failed | slots | tokens/slot | tokens/step | kept % | tokens/s |"
+    )
+    assert lines[2] == (
+        "| regular | 33.6 ±3.0 | 50.8 ±3.5 | 31.0 ±2.0 | 0 of 2400 | 68.0 ±1.4 | 1.00 ±0.01 | 1.00 ±0.01 | – "
+        "| 400 [388, 412] |"
+    )
+    assert lines[4].startswith("| mtp | 38.0 ±3.0 | 61.0 ±3.5 | 31.0 ±2.0 | 1 of 2400 |")
+    assert len(lines) == 2 + 6
+
+
+def test_differences_are_split_into_overall_and_tasks(compare: LoadedRun) -> None:
+    overall, by_task = tables.differences(compare, overall=True), tables.differences(compare, overall=False)
+    assert "| pipo-opd | control | all tasks | tight | pass@4 | +11.2 [+6.2, +16.2] | better |" in overall
+    assert "| pipo-opd | control | all tasks | loose | pass@4 | −3.9 [−8.9, +1.1] | not settled |" in overall
+    assert "lab-chain" not in overall
+    assert "all tasks" not in by_task
+    assert "| pipo-sft | control | lab-recall | loose | avg@4 | −10.9 [−15.9, −5.9] | worse |" in by_task
+
+
+def test_failures_are_shown(compare: LoadedRun, latency: LoadedRun) -> None:
+    assert "| mtp | lab-chain | i7 | 2 | out of \\| memory |" in tables.failures(compare)
+    assert tables.failures(latency) == ""
+
+
+def test_latency_table(latency: LoadedRun) -> None:
+    lines = tables.latency(latency).splitlines()
+    row = next(line for line in lines if line.startswith("| pipo-opd | 8192 |"))
+    assert row.endswith("| 1.81 | 81 | 2.34 [2.20, 2.46] | 1.58 [1.49, 1.66] | 1.58 [1.49, 1.66] |")
+    assert "| pipo-opd | 8192 | 2.10 | 2.34 | 1.69 | 1.80 | 1.58 |" in tables.floor(latency)
+    assert "| regular |" not in tables.floor(latency)
+
+
+def test_threshold_table(threshold: LoadedRun) -> None:
+    table = tables.threshold(threshold)
+    assert "| tight | 0.95 | confidence | 25.0 ±0.5 |" in table
+    assert "| tight | 0 | coin flip (same decoding) | 0.0 ±0.5 |" in table
+    assert table.count("\n") == 1 + 2 * 7 * 2
+
+
+def test_paper_stands_beside_ours(compare: LoadedRun) -> None:
+    table = tables.paper_comparison(compare)
+    assert "| pipo-opd | 46.5 | 67.3 | 0.96 | 52.3 ±3.0 | 80.0 ±3.5 | 0.65 |" in table
+    assert "control" not in table, "the paper has no control"
+    assert "| first token (TTFT) | 1.65 | 2.64 |" in tables.paper_latency()
+    assert "| random, pad ratio 60 % | 60.0 | 59.64 |" in tables.paper_threshold()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 0.3, BETTER), (-0.3, -0.1, WORSE), (-0.1, 0.3, OPEN), (0.0, 0.2, OPEN), (None, None, OPEN)],
+)
+def test_a_difference_is_settled_where_its_interval_leaves_out_zero(
+    low: float | None, high: float | None, word: str
+) -> None:
+    assert settled({"value": 0.1, "low": low, "high": high}) == word
+    assert settled(None) == OPEN
+
+
+def test_speed_is_the_same_only_where_the_whole_interval_is_near_one() -> None:
+    assert ratio_word({"value": 1.0, "low": 0.97, "high": 1.03}) == SAME
+    assert ratio_word({"value": 1.0, "low": 0.90, "high": 1.10}) == OPEN
+    assert ratio_word({"value": 1.2, "low": 1.10, "high": 1.30}) == BETTER
+    assert ratio_word({"value": 0.8, "low": 0.70, "high": 0.90}) == WORSE
+    assert ratio_word(None) == OPEN
+
+
+QUALITY = {BETTER: estimate(0.10), WORSE: estimate(-0.10), OPEN: estimate(0.01)}
+CONCLUSIONS = {
+    (BETTER, BETTER): "better and faster: it pays",
+    (BETTER, WORSE): "better but slower: quality is bought with time",
+    (BETTER, SAME): "better and about as fast",
+    (WORSE, BETTER): "worse but faster: speed is bought with quality",
+    (WORSE, WORSE): "worse and slower: it does not pay",
+    (WORSE, OPEN): "worse and of unsettled speed: it does not pay",
+    (OPEN, BETTER): "faster; its quality is not settled (a loss of up to 3.0 points is not excluded)",
+    (OPEN, WORSE): "slower: no gain is shown; its quality is not settled (a loss of up to 3.0 points is not excluded)",
+}
+
+
+@pytest.mark.parametrize(("quality", "pace"), CONCLUSIONS)
+def test_conclusion_follows_the_data(quality: str, pace: str) -> None:
+    assert conclusion([QUALITY[quality]], Pace(pace)) == CONCLUSIONS[quality, pace]
+
+
+def test_least_favourable_reference_decides() -> None:
+    assert conclusion([QUALITY[BETTER], QUALITY[WORSE]], Pace(BETTER)).startswith("worse")
+    assert conclusion([QUALITY[BETTER], QUALITY[OPEN]], Pace(BETTER)).startswith("faster; its quality is not settled")
+
+
+def test_a_variant_on_a_reference_model_is_judged_against_that_one(compare: LoadedRun) -> None:
+    assert judged_against(compare, "eagle") == ["regular"]
+    assert judged_against(compare, "pipo-opd") == ["regular", "control"]
+
+
+def test_pace_names_batch_length_and_mixed_speeds(compare: LoadedRun, latency: LoadedRun) -> None:
+    pace = batch_one(latency, "pipo-opd")
+    assert pace.word == BETTER
+    assert pace.text == (
+        "At batch 1 after 8192 tokens: first token 2.34 [2.20, 2.46] times, later tokens 1.58 [1.49, 1.66] times as "
+        "fast as regular."
+    )
+    assert whole_batch(compare, "pipo-opd").text == "In batches of 64: 1.48 times the tokens per second."
+    assert whole_batch(compare, "control").word == OPEN
+    for ratio in latency.summary["ratios"]:
+        if ratio["variant"] == "eagle" and ratio["metric"] == "ttft":
+            ratio.update(value=0.8, low=0.75, high=0.85)
+    assert batch_one(latency, "eagle").word == MIXED
+
+
+def test_answers_name_winner_by_budget_and_gate(compare: LoadedRun, threshold: LoadedRun) -> None:
+    bullets, table = answers([compare, threshold])
+    assert "**Tight budget, all tasks:** the highest pass@4 has **pipo-opd**, 80.0 [76.5, 83.5] %" in bullets
+    assert "**Loose budget, all tasks:** the highest pass@4 has **control**, 90.6 [87.1, 94.1] %" in bullets
+    assert "better at 5, worse at 0, not settled at 0 of 5 thresholds; largest difference at 0.8" in bullets
+    assert table.count("\n") == 1 + 4
+
+
+def test_answers_without_a_comparison(latency: LoadedRun) -> None:
+    (bullets,) = answers([latency])
+    assert "- **pipo-sft**: faster. At batch 1 after 8192 tokens" in bullets
+    assert "**regular**" not in bullets
