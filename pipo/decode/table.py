@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pipo.decode import mtp, pipo, random, regular
+from pipo.decode import eagle, mtp, pipo, random, regular
 from pipo.engine.batch import Decoder
 
 DECODERS: dict[str, Decoder] = {
     "regular": regular.DECODER,
     "mtp": mtp.DECODER,
+    "eagle": eagle.DECODER,
     "pipo": pipo.DECODER,
     "random": random.DECODER,
 }

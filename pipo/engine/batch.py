@@ -64,9 +64,10 @@ class Batch:
         """Embeddings [..., H]; an id that marks a failed row reads the last token's."""
         return fw.embed(self.w, ids.clamp(max=self.vocab - 1))
 
-    def uniform(self, purpose: Purpose, offset: int = 0) -> Tensor:
-        """One uniform number a row, [n] float64, for the place ``offset`` after the row's next one."""
-        values = [s.at(purpose, b + offset) for s, b in zip(self.streams, self.base, strict=True)]
+    def uniform(self, purpose: Purpose, offset: int | list[int] = 0) -> Tensor:
+        """One uniform number a row, [n] float64, for the place ``offset`` (of each row) after the row's next one."""
+        offsets = [offset] * len(self.rows) if isinstance(offset, int) else offset
+        values = [s.at(purpose, b + o) for s, b, o in zip(self.streams, self.base, offsets, strict=True)]
         return torch.tensor(values, dtype=torch.float64, device=self.w.device)
 
     def sample(self, hidden_nH: Tensor, purpose: Purpose, offset: int = 0) -> Tensor:
