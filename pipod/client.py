@@ -19,8 +19,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pipo.config import child_environment, paths
 from pipo.errors import ERRORS_BY_NAME, BadInput, DaemonError, PipoError
+from pipod import codec, place
 from pipod import messages as m
-from pipod import place
 from pipod.messages import JobEvent, JobInfo, Status
 
 __all__ = ["Client", "JobEvent", "JobInfo", "Status", "connect", "job_error"]
@@ -29,6 +29,7 @@ R = TypeVar("R", bound=m.Message)
 TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0
 POLL_S = 5.0
+ATTEMPTS = 3
 
 
 class _Gone(Exception):
@@ -43,19 +44,22 @@ def connect(start: bool = True, home: Path | None = None) -> Client:
         BadInput: the home folder cannot be used.
     """
     home = (home or paths().home).absolute()
-    path, started = place.find_socket(home), False
-    if path is None:
-        if not start:
-            raise DaemonError(f"no daemon runs for {home}; `pipo up` starts one")
-        path = _start(home)
-        started = True
-    client = Client(home, path, started)
-    try:
-        client.status()
-    except PipoError:
-        client.close()
-        raise
-    return client
+    for _ in range(ATTEMPTS):
+        path, started = place.find_socket(home), False
+        if path is None:
+            if not start:
+                raise DaemonError(f"no daemon runs for {home}; `pipo up` starts one")
+            path, started = _start(home), True
+        client = Client(home, path, started)
+        try:
+            client.greet()
+            return client
+        except _Gone:  # it was just dying; look again
+            client.close()
+        except PipoError:
+            client.close()
+            raise
+    raise DaemonError(f"the daemon of {home} stops again and again; see {home}/run/daemon.log")
 
 
 def _start(home: Path) -> Path:
@@ -122,7 +126,7 @@ class Client:
         """
         try:
             message = m.Submit(kind=kind, spec=spec, join_key=join_key)
-            size = len(m.encode(message))
+            size = len(codec.encode(message))
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise BadInput(f"the settings of this {kind} job cannot be sent: {e}") from e
         if size > m.MAX_BYTES:
@@ -178,6 +182,10 @@ class Client:
         """Queue a failed or cancelled job again, in its folder: it goes on from its finished items."""
         return self._control(m.ResumeJob(job=_number(id)), m.JobReply).job
 
+    def greet(self) -> None:
+        """See that the daemon answers and speaks this protocol. Raises _Gone where it stopped meanwhile."""
+        self._ask(m.GetStatus(), m.StatusReply)
+
     def status(self) -> Status:
         return self._control(m.GetStatus(), m.StatusReply).status
 
@@ -204,7 +212,7 @@ class Client:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.setsockopt(zmq.SNDTIMEO, int(TIMEOUT_S * 1000))
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
         self._socket.connect(f"ipc://{path}")
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
@@ -228,7 +236,7 @@ class Client:
         if self._gone or self._monitor.poll(0):
             self._reopen()
         message.id = next(self._ids)
-        self._socket.send(m.encode(message))
+        self._socket.send(codec.encode(message))
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             ready = dict(self._poller.poll(math.ceil(left * 1000)))
@@ -247,8 +255,8 @@ class Client:
 
     def _read(self) -> m.Reply | None:
         try:
-            return m.decode(self._socket.recv_multipart(), m.reply_decoder)
-        except m.ProtocolError as e:
+            return codec.decode(self._socket.recv_multipart(), codec.reply_decoder)
+        except codec.ProtocolError as e:
             if e.error == "WrongVersion":
                 raise DaemonError(f"{e}; `pipo down` ends the daemon that runs") from e
             raise DaemonError(f"the daemon's answer cannot be read: {e}; `pipo down`, then try again") from e
@@ -262,10 +270,10 @@ class Client:
 
 
 def _number(id: int | str) -> int:
-    try:
-        return int(id)
-    except ValueError:
-        raise BadInput(f"{id!r} is not a job's number; `pipo jobs` lists them") from None
+    text = str(id)
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadInput(f"{text[:40]!r} is not a job's number; `pipo jobs` lists them")
+    return int(text)
 
 
 def _checked(reply: m.Message, want: type[R]) -> R:

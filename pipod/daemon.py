@@ -21,8 +21,8 @@ import zmq
 
 import pipo
 from pipo.errors import DaemonError, PipoError
+from pipod import codec, place
 from pipod import messages as m
-from pipod import place
 from pipod.journal import Journal, recover
 from pipod.scheduler import Scheduler
 from pipod.workerlink import WorkerLink
@@ -97,8 +97,10 @@ class Daemon:
         for source in (self._front, self._link.socket, self._wake_r):
             poller.register(source, zmq.POLLIN)
         try:
-            while not self._stopping:
+            while True:
                 self._turn()
+                if self._stopping:
+                    break
                 ready = dict(poller.poll(self._pause_ms()))
                 if self._wake_r in ready:
                     os.read(self._wake_r, 64)
@@ -132,8 +134,8 @@ class Daemon:
     def _answer(self, identity: bytes, frames: list[bytes]) -> m.Reply | None:
         """The reply to a request, an error's reply included; None where the client has to wait."""
         try:
-            request = m.decode(frames, m.request_decoder)
-        except m.ProtocolError as e:
+            request = codec.decode(frames, codec.request_decoder)
+        except codec.ProtocolError as e:
             log.warning("refused a message: %s", e)
             return m.ErrorReply(id=e.id, error=e.error, message=str(e))
         try:
@@ -181,7 +183,7 @@ class Daemon:
     def _send(self, identity: bytes, reply: m.Reply) -> None:
         """Send without ever waiting; a client that is gone is none of our trouble."""
         try:
-            self._front.send_multipart([identity, m.encode(reply)], zmq.NOBLOCK)
+            self._front.send_multipart([identity, codec.encode(reply)], zmq.NOBLOCK)
         except zmq.ZMQError as e:
             log.warning("a reply could not be sent: %s", e)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo.errors import BadInput
+from pipod.codec import decode_dict, encode
 from pipod.messages import (
     CANCELLED,
     ENDED,
@@ -24,8 +25,6 @@ from pipod.messages import (
     ErrorInfo,
     JobEvent,
     JobInfo,
-    decode_dict,
-    encode,
 )
 
 SCHEMA = 1

@@ -1,13 +1,12 @@
 """The words on the wire: msgspec structs in msgpack, as PROTOCOL.md defines them. Torch-free, no pickle.
 
 Clients and the daemon speak ``Request`` and ``Reply``; the daemon and its worker ``ToWorker`` and ``FromWorker``.
-Unknown fields are tolerated. Another protocol version, garbage, or an oversized message is a ProtocolError.
+codec.py turns them into bytes and back.
 """
 
 from __future__ import annotations
 
-from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,27 +15,12 @@ MAX_BYTES = 8 << 20
 MAX_EVENT_BYTES = 256 << 10
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (DONE, FAILED, CANCELLED)
-
-
-class ProtocolError(Exception):
-    """A message that cannot be taken: ``error`` is ``BadMessage`` or ``WrongVersion``; ``id`` of the request, or 0."""
-
-    def __init__(self, error: str, message: str, id: int = 0) -> None:
-        super().__init__(message)
-        self.error = error
-        self.id = id
+Natural = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
 def _tag(name: str) -> str:
     return "".join("-" + c.lower() if c.isupper() else c for c in name).lstrip("-")
-
-
-class Envelope(msgspec.Struct):
-    """What every version of the protocol has in each message; read before anything else."""
-
-    type: str
-    v: int
-    id: int = 0
 
 
 class Message(msgspec.Struct, kw_only=True, tag_field="type", tag=_tag):
@@ -46,9 +30,7 @@ class Message(msgspec.Struct, kw_only=True, tag_field="type", tag=_tag):
     id: int = 0
 
 
-# What both sides talk about ------------------------------------------------------------------------------------------
-
-
+# What both sides talk about
 class ErrorInfo(msgspec.Struct):
     """Why a job did not end well. ``type``: name of a class in ``pipo.errors.ERRORS_BY_NAME``."""
 
@@ -111,9 +93,7 @@ class Status(msgspec.Struct, kw_only=True):
     progress: dict[str, Any] | None = None
 
 
-# Client to daemon ----------------------------------------------------------------------------------------------------
-
-
+# Client to daemon
 class Submit(Message):
     kind: str
     spec: dict[str, Any]
@@ -121,28 +101,28 @@ class Submit(Message):
 
 
 class ListJobs(Message):
-    limit: int = 200
+    limit: Natural = 200
 
 
 class GetJob(Message):
-    job: int
+    job: Natural
 
 
 class GetEvents(Message):
     """Events after ``after``; where there are none yet, the answer waits up to ``wait_s`` for one."""
 
-    job: int
-    after: int = 0
-    wait_s: float = 0.0
-    limit: int = 500
+    job: Natural
+    after: Natural = 0
+    wait_s: Seconds = 0.0
+    limit: Natural = 500
 
 
 class CancelJob(Message):
-    job: int
+    job: Natural
 
 
 class ResumeJob(Message):
-    job: int
+    job: Natural
 
 
 class GetStatus(Message):
@@ -162,9 +142,7 @@ class Shutdown(Message):
 Request = Submit | ListJobs | GetJob | GetEvents | CancelJob | ResumeJob | GetStatus | Unload | Shutdown
 
 
-# Daemon to client ----------------------------------------------------------------------------------------------------
-
-
+# Daemon to client
 class JobReply(Message):
     job: JobInfo
 
@@ -205,9 +183,7 @@ class ErrorReply(Message):
 Reply = JobReply | JobsReply | EventsReply | StatusReply | UnloadReply | ShutdownReply | ErrorReply
 
 
-# Daemon to worker and back -------------------------------------------------------------------------------------------
-
-
+# Daemon to worker and back
 class RunJob(Message):
     job: int
     kind: str
@@ -250,60 +226,3 @@ class WorkerResidents(Message):
 
 
 FromWorker = WorkerReady | WorkerEvent | WorkerDone | WorkerResidents
-
-# Coding --------------------------------------------------------------------------------------------------------------
-
-T = TypeVar("T")
-
-
-def _plain(value: Any) -> Any:
-    """Paths become strings, array scalars (anything with ``item()``) plain numbers."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return value.item()
-    raise TypeError(f"a {type(value).__name__} cannot go on the wire; use plain values")
-
-
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-_envelope: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope)
-_plain_dict: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any])
-request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
-to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
-from_worker_decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
-# What msgspec raises on bytes that are no such message: wrong types or syntax, broken UTF-8, absurd nesting.
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
-
-
-def encode(value: Any) -> bytes:
-    """To msgpack. Raises TypeError for values that are not plain."""
-    return _encoder.encode(value)
-
-
-def decode_dict(data: bytes) -> dict[str, Any]:
-    return _plain_dict.decode(data)
-
-
-def decode(frames: list[bytes], decoder: msgspec.msgpack.Decoder[T]) -> T:
-    """Read one message from the frames after the sender's name.
-
-    Raises:
-        ProtocolError: WrongVersion, or BadMessage for anything else that is no message of this protocol.
-    """
-    if len(frames) != 1:
-        raise ProtocolError("BadMessage", f"a message is one frame, this one has {len(frames)}")
-    data = frames[0]
-    if len(data) > MAX_BYTES:
-        raise ProtocolError("BadMessage", f"a message has at most {MAX_BYTES} bytes, this one {len(data)}")
-    try:
-        head = _envelope.decode(data)
-    except _UNREADABLE as e:
-        raise ProtocolError("BadMessage", f"not a message of this protocol ({e})") from e
-    if head.v != PROTOCOL and head.type != "shutdown":
-        text = f"this message is of protocol {head.v}, pipod here speaks {PROTOCOL}; use the same version on both sides"
-        raise ProtocolError("WrongVersion", text, head.id)
-    try:
-        return decoder.decode(data)
-    except _UNREADABLE as e:
-        raise ProtocolError("BadMessage", f"not a known message of protocol {PROTOCOL} ({e})", head.id) from e

@@ -26,8 +26,8 @@ import zmq
 
 from pipo.config import paths
 from pipo.errors import Cancelled, JobFailed, PipoError
+from pipod import codec, place
 from pipod import messages as m
-from pipod import place
 from pipod.kinds import KINDS
 from pipod.residents import Residents
 
@@ -73,7 +73,7 @@ class Channel(threading.Thread):
 
     def send(self, message: m.FromWorker) -> None:
         """Queue a message from any thread. Raises TypeError for values that cannot go on the wire."""
-        self._outbox.put(m.encode(message))
+        self._outbox.put(codec.encode(message))
         os.eventfd_write(self._bell, 1)
 
     def run(self) -> None:
@@ -88,7 +88,7 @@ class Channel(threading.Thread):
                 os.eventfd_read(self._bell)
                 self._send_waiting()
             if self._socket in ready:
-                self._take(m.decode(self._socket.recv_multipart(), m.to_worker_decoder))
+                self._take(codec.decode(self._socket.recv_multipart(), codec.to_worker_decoder))
 
     def _send_waiting(self) -> None:
         while True:
@@ -119,7 +119,7 @@ class WorkerContext:
     def emit(self, kind: str, **data: Any) -> None:
         """Send an event. Raises ValueError where it is larger than an event may be."""
         event = m.WorkerEvent(job=self._number, time=time.time(), kind=kind, data=data)
-        size = len(m.encode(event))
+        size = len(codec.encode(event))
         if size > m.MAX_EVENT_BYTES:
             raise ValueError(f"an event has at most {m.MAX_EVENT_BYTES} bytes, this {kind} has {size}; write a file")
         self._channel.send(event)
@@ -152,10 +152,10 @@ def run_job(job: m.RunJob, channel: Channel, residents: Residents) -> m.WorkerDo
     context.emit("started", worker=os.getpid())
     try:
         result = find(job.kind)(job.spec, context)
-        data = m.encode(result)
+        data = codec.encode(result)
         if len(data) > m.MAX_BYTES // 2:
             raise JobFailed(f"the job's result takes {len(data)} bytes; it is kept in {job.folder} only")
-        return m.WorkerDone(job=job.job, result=m.decode_dict(data))
+        return m.WorkerDone(job=job.job, result=codec.decode_dict(data))
     except PipoError as e:
         if not isinstance(e, Cancelled):
             log_trace(context.folder)

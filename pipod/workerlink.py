@@ -19,8 +19,8 @@ from pathlib import Path
 import zmq
 
 from pipo.config import child_environment
+from pipod import codec, place
 from pipod import messages as m
-from pipod import place
 
 log = logging.getLogger("pipod")
 START_TIMEOUT_S = 60.0
@@ -76,7 +76,7 @@ class WorkerLink:
     def send(self, message: m.ToWorker) -> None:
         """Send to the worker; where it is gone, ``death`` tells soon."""
         try:
-            self.socket.send_multipart([self._identity, m.encode(message)], zmq.NOBLOCK)
+            self.socket.send_multipart([self._identity, codec.encode(message)], zmq.NOBLOCK)
         except zmq.ZMQError as e:
             if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -92,8 +92,8 @@ class WorkerLink:
             if identity != self._identity:
                 continue
             try:
-                out.append(m.decode(frames, m.from_worker_decoder))
-            except m.ProtocolError as e:
+                out.append(codec.decode(frames, codec.from_worker_decoder))
+            except codec.ProtocolError as e:
                 log.error("the worker said something unreadable: %s", e)
         return out
 
