@@ -8,7 +8,7 @@ from typing import Any
 
 from pipo.errors import BadInput
 from reports import figures
-from reports.load import COMPARE, LATENCY, LoadedRun, load_all
+from reports.load import COMPARE, LATENCY, THRESHOLD, LoadedRun, load_all
 from reports.page import page
 from reports.style import looks, save, styled
 from reports.text import write_csv
@@ -43,9 +43,14 @@ def stems(runs: list[LoadedRun]) -> list[str]:
     return [kind if kinds.count(kind) == 1 else f"{kind}-{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
 
 
+def series_names(run: LoadedRun) -> list[str]:
+    """Names that need a look of their own, those of plain variants first."""
+    plain = [row["variant"] for row in run.rows if run.kind != THRESHOLD]
+    return plain + [figures.series_name(r["variant"], r["keep"]) for r in run.rows if r.get("keep") is not None]
+
+
 def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
-    names = list(dict.fromkeys(row["variant"] for run in runs for row in run.rows if "variant" in row))
-    styles = looks(names)
+    styles = looks(list(dict.fromkeys(name for run in runs for name in series_names(run))))
     drawn: dict[int, list[str]] = {}
     with styled():
         for i, (run, stem) in enumerate(zip(runs, stems(runs), strict=True)):

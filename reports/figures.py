@@ -148,12 +148,12 @@ def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
         top, bottom = axes[0][j], axes[1][j]
         for i, key in enumerate(keys):
             dodge = 2 ** (0.05 * (i - (len(keys) - 1) / 2))  # side by side where values coincide
-            _latency_line(run, key, metric, dodge, styles[key[0]].line, top, bottom)
+            _latency_line(run, key, metric, dodge, styles[series_name(*key)].line, top, bottom)
         _paper_point(bottom, metric, lengths)
         top.set_title(title)
         top.set_ylabel("median, ms" if j == 0 else "median, ms a token")
         bottom.axhline(1.0, color=DARK, linewidth=0.8)
-        bottom.set_ylabel(f"times as fast as {run.summary.get('reference')}")
+        bottom.set_ylabel(f"times as fast as {run.summary.get('reference') or 'the reference (none here)'}")
         bottom.set_xlabel("input length, tokens")
         bottom.set_ylim(bottom=0)
         _length_axis(bottom, lengths)
@@ -178,7 +178,7 @@ def _latency_line(
     of = [r for r in run.rows if (r["variant"], r.get("keep")) == key and (r.get(f"{metric}_s") or {}).get("p50")]
     of.sort(key=lambda r: r["input_tokens"])
     medians = [1000 * r[f"{metric}_s"]["p50"] for r in of]
-    top.errorbar([dodge * r["input_tokens"] for r in of], medians, **look, label=_series(*key))
+    top.errorbar([dodge * r["input_tokens"] for r in of], medians, **look, label=series_name(*key))
     ratios = [
         r for r in run.summary.get("ratios", ()) if (r["variant"], r.get("keep")) == key and r["metric"] == metric
     ]
@@ -202,7 +202,8 @@ def _key(row: Row) -> Series:
     return row["variant"], row.get("keep")
 
 
-def _series(variant: str, keep: float | None) -> str:
+def series_name(variant: str, keep: float | None) -> str:
+    """What a line of the latency figure is called."""
     return variant if keep is None else f"{variant}, {100 * keep:.0f} % kept by force"
 
 

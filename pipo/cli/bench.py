@@ -47,11 +47,11 @@ def latency(
         list[int] | None,
         typer.Option("--input-length", min=1, help="Prompt tokens; repeat. [default: 512, 2048, 8192]"),
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate per trial.")] = 32,
+    tokens: Annotated[int, typer.Option("--tokens", min=16, help="Tokens to generate per trial.")] = 32,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Trials per variant and length.")] = 5,
     keep: Annotated[
         float | None,
-        typer.Option("--keep", min=0, max=1, help="Force this share of drafts kept. [default: as the model decides]"),
+        typer.Option("--keep", min=0, max=1, help="Kept share to force beside the model's own. [default: 1 and 0.8]"),
     ] = None,
     seed: o.Seed = 0,
     json: o.Json = False,

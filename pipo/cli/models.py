@@ -42,12 +42,17 @@ def run(
 
 
 def _known(extra: list[Path]) -> list[tuple[str, Path]]:
+    from pipo.cli.output import note
     from pipo.config import paths
     from pipo.errors import BadModel
     from pipo.lab import lab_manifest, resolve_model
 
-    names = [f"lab/{name.removeprefix('lab/')}" for name in lab_manifest().models]
-    found = [(name, Path(resolve_model(name))) for name in names]
+    try:
+        names = [f"lab/{name}" for name in lab_manifest().models]
+    except BadModel as e:
+        note(str(e))
+        names = []
+    found = [(name, resolve_model(name)) for name in names]
     built = paths().models
     found += [(str(path), path) for path in model_folders(built)] if built.is_dir() else []
     for folder in extra:

@@ -62,10 +62,10 @@ def check_tasks(names: list[str] | None) -> list[str] | None:
 def check_model(name: str) -> str:
     """A lab name as it is, a folder as an absolute path (the worker runs elsewhere). Raises BadModel."""
     from pipo.errors import BadModel
-    from pipo.lab import lab_manifest, resolve_model
+    from pipo.lab import resolve_model
 
     folder = Path(resolve_model(name))
-    if name in {f"lab/{known.removeprefix('lab/')}" for known in lab_manifest().models}:
+    if name.startswith("lab/"):
         return name
     if not (folder / "config.json").is_file():
         raise BadModel(f"{folder} has no config.json; name a model folder, or see `pipo models`")
@@ -119,12 +119,14 @@ def parse_variant(text: str) -> dict[str, Any]:
     """
     from pipo.errors import BadInput
 
-    name, separator, rest = text.partition("=")
+    name, equals, rest = text.partition("=")
     parts = rest.split(":")
-    if not separator or not name or not 2 <= len(parts) <= 3 or not all(parts):
+    pairs = parts.pop().split(",") if len(parts) > 2 and "=" in parts[-1] else []
+    if not (name and equals and len(parts) >= 2 and all(parts)):
         raise BadInput(f"variant {text!r} must read NAME=MODEL:METHOD[:KEY=VALUE,...], e.g. mine=lab/pipo-opd:pipo")
+    method = parts.pop()
     settings: dict[str, Any] = {}
-    for pair in parts[2].split(",") if len(parts) == 3 else ():
+    for pair in pairs:
         key, _, value = pair.partition("=")
         if key not in _METHOD_KEYS:
             raise BadInput(f"unknown setting {key!r} in variant {text!r}; settings are {', '.join(_METHOD_KEYS)}")
@@ -132,7 +134,8 @@ def parse_variant(text: str) -> dict[str, Any]:
             settings[key] = _METHOD_KEYS[key](value)
         except ValueError as e:
             raise BadInput(f"{key} in variant {text!r} must be a number, not {value!r}") from e
-    return {"name": name, "model": check_model(parts[0]), "method": check_method(parts[1], **settings)}
+    checked = check_method(method, **settings)
+    return {"name": name, "model": check_model(":".join(parts)), "method": checked}
 
 
 def parse_variants(texts: list[str] | None) -> list[dict[str, Any]] | None:

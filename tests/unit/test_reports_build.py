@@ -14,11 +14,11 @@ import pytest
 import reports
 from pipo.errors import BadInput, BadRecord
 from reports import figures
-from reports.build import stems
+from reports.build import series_names, stems
 from reports.load import load
 from reports.page import page
 from reports.style import COLOURS, looks
-from tests.unit.reports_runs import QUALITY, compare_summary, latency_summary, threshold_summary, write_run
+from tests.unit.reports_runs import compare_summary, latency_summary, threshold_summary, write_run
 
 SUMMARIES = {"comparison": compare_summary, "latency": latency_summary, "threshold": threshold_summary}
 
@@ -106,9 +106,8 @@ def test_runs_with_one_item_have_no_intervals_and_still_draw(tmp_path: Path) -> 
     text = page(runs, {})
     assert "not settled" in text
     assert ", better" not in text
-    for run, draw in zip(
-        runs, (figures.quality, lambda r: figures.latency(r, looks(list(QUALITY))), figures.threshold)
-    ):
+    draws = (figures.quality, lambda run: figures.latency(run, looks(series_names(run))), figures.threshold)
+    for run, draw in zip(runs, draws, strict=True):
         assert draw(run).axes
 
 

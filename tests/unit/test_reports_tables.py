@@ -173,5 +173,5 @@ def test_answers_name_winner_by_budget_and_gate(compare: LoadedRun, threshold: L
 
 def test_answers_without_a_comparison(latency: LoadedRun) -> None:
     (bullets,) = answers([latency])
-    assert "- **pipo-sft**: faster. At batch 1 after 8192 tokens" in bullets
+    assert "- **pipo-opd**: faster. At batch 1 after 8192 tokens" in bullets
     assert "**regular**" not in bullets
