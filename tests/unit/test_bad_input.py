@@ -61,10 +61,10 @@ VALUES = [
     (["eval", "lab/base", "--temperature", "-1"], ["-1", "temperature"]),
     (["eval", "lab/base", "--temperature", "nan"], ["nan", "temperature"]),
     (["eval", "lab/base", "--top-p", "0"], ["0", "(0, 1]"]),
-    (["eval", "lab/base", "--k", "0"], ["0", "--k"]),
-    (["bench", "compare", "--limit", "0"], ["0", "--limit"]),
-    (["bench", "latency", "--keep", "nan"], ["nan"]),
-    (["bench", "latency", "--input-length", "0"], ["0", "--input-length"]),
+    (["eval", "lab/base", "--k", "0"], ["--k"]),
+    (["bench", "compare", "--limit", "0"], ["--limit"]),
+    (["bench", "latency", "--keep", "nan"], ["--keep"]),
+    (["bench", "latency", "--input-length", "0"], ["--input-length"]),
     (["generate", "lab/base", ""], ["empty"]),
 ]
 
