@@ -67,7 +67,9 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
                 continue
             rate = rates[point.coin, task.name] = kept_share(session.records(), point.gate.name, task.name)
             if rate in (0.0, 1.0):
-                session.progress.skip(len(task.items) * settings.k)
+                session.progress.skip(
+                    len(task.items) * settings.k, f"{point.coin} on {task.name}: as {point.gate.name}"
+                )
             else:
                 session.generate(Variant(point.coin, settings.model, Method("random", keep_rate=rate)), task)
     return session.finish(summarise(session, points, rates))

@@ -27,6 +27,7 @@ class GenerateSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     seed: int = 0
     max_slots: int | None = None
     max_tokens: int | None = None
+    family: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_slots", "max_tokens"):
@@ -58,7 +59,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         ttft_s, tpot_s, seconds.
     """
     settings = loading.read_spec(spec, GenerateSpec, "generate")
-    loaded = loading.load(settings.model, ctx)
+    loaded = loading.load(settings.model, ctx, settings.family)
     method = settings.method or loading.default_method(loaded)
     loading.check_method("generate", method, loaded)
     engine = loaded.engine
@@ -69,14 +70,15 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         method=method, sampling=settings.sampling, seed=settings.seed, max_slots=slots, max_tokens=settings.max_tokens,
     )  # fmt: skip
     engine.submit(request)
-    trace, pieces = Trace(engine.submitted[name], method.pairs), Pieces(loaded.tokenizer)
+    trace, pieces, step = Trace(engine.submitted[name], method), Pieces(loaded.tokenizer), 0
     try:
         while trace.finish is None:
             ctx.check()
             for event in engine.step():
                 if event.request_id == name:
-                    trace.add(event)
+                    trace.add(event, step)
                     _emit(ctx, pieces, trace, event, method)
+            step += 1
     finally:
         if trace.finish is None:
             engine.cancel(name)

@@ -33,14 +33,16 @@ class LatencySpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
     ``keep``: kept shares to force on the pair methods, beside the model's own decisions (default 1.0 and 0.8; an
     empty list forces none). ``tokens``: real output tokens a trial. ``input_lengths``: prompt tokens.
+    ``family``: folder of a lab family that ``lab/...`` means; default the shipped one.
     """
 
     variants: list[Any] | None = None
-    input_lengths: list[int] = [512, 2048, 8192]
+    input_lengths: list[int] = msgspec.field(default_factory=lambda: [512, 2048, 8192])
     trials: int = 5
     tokens: int = 32
     keep: float | list[float] | None = None
     seed: int = 0
+    family: str | None = None
 
     def __post_init__(self) -> None:
         if not self.input_lengths or min(self.input_lengths) < 2:
@@ -103,13 +105,14 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     for arm in arms:
         if arm.variant.model not in loaded:
             ctx.check()
-            loaded[arm.variant.model] = loading.load(arm.variant.model, ctx)
+            loaded[arm.variant.model] = loading.load(arm.variant.model, ctx, settings.family)
         loading.check_method(f"variant {arm.name}", arm.method, loaded[arm.variant.model])
     header = _open(settings, arms, loaded, ctx)
     path = ctx.folder / "records.jsonl"
     done = {(r.variant, r.input_tokens, r.trial) for r in _latency(record.read(path, allow_empty=True))}
     total = len(arms) * len(settings.input_lengths) * settings.trials
     count = len(done)
+    gc.collect()
     for length in settings.input_lengths:
         todo = {(a.name, t) for a in arms for t in range(settings.trials)} - {(a, t) for a, n, t in done if n == length}
         for arm in arms:  # warm-up: caches, allocator, kernels of this shape
@@ -154,17 +157,20 @@ def trial(arm: Arm, loaded: Loaded, length: int, number: int, settings: LatencyS
         id=name, prompt=prompt_ids(loaded.tokenizer, length, settings.seed), method=arm.method, sampling=Sampling(),
         seed=seed, max_tokens=settings.tokens, ignore_eos=True,
     )  # fmt: skip
-    gc.collect()
     ctx.check()
     engine.submit(request)
-    trace = Trace(engine.submitted[name], arm.method.pairs)
+    trace = Trace(engine.submitted[name], arm.method)
+    step = 0
+    gc.disable()  # a collection in the middle would be timed
     try:
         while trace.finish is None:
             for event in engine.step():
                 if event.request_id == name:
-                    trace.add(event)
+                    trace.add(event, step)
+            step += 1
             ctx.check()
     finally:
+        gc.enable()
         if trace.finish is None:
             engine.cancel(name)
     if trace.finish == "failed":
@@ -173,7 +179,7 @@ def trial(arm: Arm, loaded: Loaded, length: int, number: int, settings: LatencyS
         variant=arm.name, input_tokens=length, trial=number, ttft_s=trace.ttft, first_pair_s=trace.first_pair,
         tpot16_s=trace.tpot(TPOT_TOKENS), tpot_s=trace.tpot(), tokens=len(trace.tokens), slots=trace.slots,
         steps=trace.steps, offered=len(trace.drafts), kept=sum(d.kept for d in trace.drafts),
-        prefill_s=trace.first_slot, token_times_s=trace.times,
+        prefill_s=trace.first_step, token_times_s=trace.times,
     )  # fmt: skip
 
 

@@ -34,11 +34,11 @@ def read_spec(spec: dict[str, Any], kind: type[S], job: str) -> S:
         raise BadInput(f"{job}: {e}; its settings are {', '.join(kind.__struct_fields__)}") from e
 
 
-def load(model: str, ctx: JobContext) -> Loaded:
+def load(model: str, ctx: JobContext, family: str | None = None) -> Loaded:
     """The resident engine of a model and its tokenizer. Raises BadModel where the folder cannot be used."""
     from pipo.model import load_tokenizer
 
-    folder = Path(resolve_model(model)).absolute()
+    folder = Path(resolve_model(model, family)).absolute()
     tokenizer = load_tokenizer(folder)
     return Loaded(folder, ctx.resident(str(folder), lambda: make_engine(folder)), tokenizer)
 

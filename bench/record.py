@@ -31,8 +31,8 @@ class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample")
     """One generation of one item by one variant. Times in seconds from submission to the engine; -1 where none.
 
     ``places``: ids with PADs (``pad_id``) where drafts were rejected; pair methods have two places a slot.
-    ``token_times_s``: one time per real token; tokens of one engine step share it. ``first_pair_s``: when the first
-    pair was complete (pair methods) or two tokens were out. ``steps``: backbone passes that committed slots.
+    ``token_times_s``: one time per real token. ``first_pair_s``: when the first pair was complete (pair methods) or two
+    tokens were out. ``steps``: engine steps that gave anything, the prefill among them.
     """
 
     variant: str
@@ -60,7 +60,10 @@ class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample")
 
 
 class LatencyRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="latency"):
-    """One latency trial at batch 1. ``tpot16_s`` over the first 16 tokens, ``tpot_s`` over all after the first."""
+    """One latency trial at batch 1. ``tpot16_s`` over the first 16 tokens, ``tpot_s`` over all (bench/timing.py).
+
+    ``prefill_s``: end of the first step, the first draft included where the method drafts there.
+    """
 
     variant: str
     input_tokens: int

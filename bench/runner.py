@@ -31,6 +31,7 @@ class Engine(Protocol):
 
     model: Any
     submitted: dict[str, float]
+    max_batch: int
 
     def submit(self, request: Request) -> None: ...
     def cancel(self, request_id: str) -> None: ...
@@ -41,6 +42,8 @@ class Engine(Protocol):
 
 class Tokenizer(Protocol):
     """What measuring needs of a tokenizer."""
+
+    unk_token_id: int | None
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
@@ -69,13 +72,17 @@ class Progress:
         self.made = self.tokens = 0
         self.last = float("-inf")
 
-    def skip(self, samples: int) -> None:
+    def skip(self, samples: int, note: str) -> None:
         """Count samples that need no generating; the rates leave them out."""
         self.done += samples
+        self._emit(note)
 
     def add(self, samples: int, tokens: int, note: str) -> None:
         """Count finished samples and tokens; emit if the last event is old enough or all is done."""
         self.done, self.made, self.tokens = self.done + samples, self.made + samples, self.tokens + tokens
+        self._emit(note)
+
+    def _emit(self, note: str) -> None:
         now = time.perf_counter()
         if now - self.last < PROGRESS_EVERY_S and self.done < self.total:
             return
@@ -110,7 +117,7 @@ class Generation:
         self.traces: dict[str, Trace] = {}
         self.open: dict[str, tuple[Item, int, int, dict[int, str]]] = {}  # item id -> item, prompt length, left, ids
         self.where: dict[str, tuple[str, int]] = {}  # request id -> item id, sample
-        self.running = 0
+        self.running = self.steps = 0
         self._new_stretch()
 
     def _new_stretch(self) -> None:
@@ -143,7 +150,7 @@ class Generation:
                 seed=sample_seed(self.seed, self.task.name, item.id, sample), max_slots=self.task.budgets["loose"],
             )  # fmt: skip
             self.engine.submit(request)
-            self.traces[request_id] = Trace(self.engine.submitted[request_id], self.variant.method.pairs)
+            self.traces[request_id] = Trace(self.engine.submitted[request_id], self.variant.method)
             self.where[request_id] = (item.id, sample)
             self.running += 1
         self.open[item.id] = (item, len(prompt), self.k, ids)
@@ -160,12 +167,13 @@ class Generation:
                 continue  # a request that an earlier, cancelled run left behind
             tokens += len(event.tokens)
             self.out.slots += event.slots
-            self.traces[event.request_id].add(event)
+            self.traces[event.request_id].add(event, self.steps)
             if event.finish is not None:
                 done += self._finish(event.request_id)
         self.out.wall_s += (wall := time.perf_counter() - start)
         self.out.tokens += tokens
         self.out.steps += 1
+        self.steps += 1
         if full:
             self.out.full_wall_s += wall
             self.out.full_tokens += tokens
@@ -201,12 +209,22 @@ class Generation:
 
 
 def encode(tokenizer: Tokenizer, prompt: str, vocab_size: int, name: str) -> tuple[int, ...]:
-    """Token ids of a prompt. Raises BadInput where there are none, BadModel where the model does not know one."""
+    """Token ids of a prompt.
+
+    Raises:
+        BadInput: there are none, or more than half are unknown words to the tokenizer.
+        BadModel: an id that the model's vocabulary does not have.
+    """
     ids = tuple(tokenizer.encode(prompt, add_special_tokens=False))
     if not ids:
         raise BadInput(f"the prompt of {name} has no token that the tokenizer knows; give it words of the model's")
     if max(ids) >= vocab_size:
         raise BadModel(
             f"{name} has token id {max(ids)}, the model's vocabulary ends at {vocab_size - 1}; wrong tokenizer"
+        )
+    unknown = ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
+    if 2 * unknown > len(ids):
+        raise BadInput(
+            f"{unknown} of {len(ids)} tokens of {name} are unknown to the model's tokenizer; wrong model or task"
         )
     return ids

@@ -13,6 +13,8 @@ from typing import Any
 from bench import stats
 from bench.record import Record, SampleRecord
 from bench.stats import Estimate
+from bench.timing import first_step_end
+from pipo.engine.types import Method
 from pipo.errors import BadInput
 
 PASS_AT = (1, 2, 4)
@@ -80,7 +82,7 @@ def metrics(pass_at: Sequence[int]) -> list[str]:
     return ["avg", *(f"pass@{k}" for k in pass_at), "slots", "tokens"]
 
 
-def task_parts(items: Items, budget: int, pass_at: Sequence[int]) -> dict[str, Any]:
+def task_parts(method: Method, items: Items, budget: int, pass_at: Sequence[int]) -> dict[str, Any]:
     """Estimates of one variant on one task under one budget, by the names of a row (bench/summary.py)."""
     groups = list(items.values())
 
@@ -100,6 +102,6 @@ def task_parts(items: Items, budget: int, pass_at: Sequence[int]) -> dict[str, A
         "tokens_per_slot": ratio(lambda r: tokens_within(r, budget), lambda r: slots_within(r, budget)),
         "kept_share": ratio(lambda r: sum(d.kept for d in r.drafts), lambda r: len(r.drafts)),
         "acceptance": ratio(
-            lambda r: sum(t > r.token_times_s[0] for t in r.token_times_s), lambda r: max(r.steps - 1, 0)
+            lambda r: sum(t > first_step_end(r, method) for t in r.token_times_s), lambda r: max(r.steps - 1, 0)
         ),
     }

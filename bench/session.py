@@ -24,7 +24,8 @@ class SampleSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """Settings that sampled jobs share.
 
     ``k``: samples an item. ``pass_at``: which pass@k to report. ``limit``: items a task. ``slots``: loose budget in
-    place of the tasks' own. ``max_batch``: most requests in the engine at once.
+    place of the tasks' own. ``max_batch``: most requests in the engine at once. ``family``: folder of a lab family that
+    ``lab/...`` and lab tasks mean; default the shipped one.
     """
 
     tasks: list[str] | None = None
@@ -35,6 +36,7 @@ class SampleSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     slots: int | None = None
     sampling: Sampling = Sampling()
     max_batch: int = 64
+    family: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
@@ -55,13 +57,15 @@ class Session:
         self.spec, self.variants, self.ctx = spec, variants, ctx
         provenance.check_folder(ctx.folder)
         self.pass_at = check_pass_at(spec.pass_at, spec.k)
-        self.tasks = load_tasks(spec.tasks, limit=spec.limit, seed=spec.seed, slots=spec.slots)
+        self.tasks = load_tasks(spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family)
         self.loaded: dict[str, Loaded] = {}
         for v in variants:
             if v.model not in self.loaded:
                 ctx.check()
-                self.loaded[v.model] = loading.load(v.model, ctx)
+                self.loaded[v.model] = loading.load(v.model, ctx, spec.family)
             loading.check_method(f"variant {v.name}", v.method, self.loaded[v.model])
+        for loaded in self.loaded.values():
+            loaded.engine.max_batch = max(loaded.engine.max_batch, spec.max_batch)
         self.path = ctx.folder / "records.jsonl"
         self.run = self._open(kind)
         self.done = finished(self.records(), spec.k)

@@ -70,24 +70,21 @@ from bench import stats
 from bench.record import Record, Run, SampleRecord, ThroughputRecord, Variant
 from bench.scoring import Items, by_item, item_values, metrics, task_parts
 from bench.stats import Estimate
-from bench.timing import TPOT_TOKENS, tpot
+from bench.timing import TPOT_TOKENS, first_step_end, tpot
+from pipo.engine.types import Method
 
 BUDGETS = ("tight", "loose")
 OVERALL = "overall"
 Row = dict[str, Any]
 
 
-def _times(items: Items, pairs: bool) -> dict[str, Row | None]:
+def _times(items: Items, method: Method) -> dict[str, Row | None]:
     """Medians of times over all samples of a task; intervals by bootstrap over the items' medians."""
-
-    def start(r: SampleRecord) -> float:
-        return r.first_pair_s if pairs else r.ttft_s
-
     of: dict[str, Callable[[SampleRecord], float]] = {
         "ttft_s": lambda r: r.ttft_s,
         "first_pair_s": lambda r: r.first_pair_s,
-        "tpot16_s": lambda r: tpot(r.token_times_s, start(r), TPOT_TOKENS),
-        "tpot_s": lambda r: tpot(r.token_times_s, start(r)),
+        "tpot16_s": lambda r: tpot(r.token_times_s, first_step_end(r, method), TPOT_TOKENS),
+        "tpot_s": lambda r: tpot(r.token_times_s, first_step_end(r, method)),
     }
     out: dict[str, Row | None] = {}
     for name, value in of.items():
@@ -124,7 +121,7 @@ def rows_of(run: Run, variant: Variant, records: Sequence[Record], pass_at: Sequ
     whole = {t: _whole_runs(grouped[variant.name, t], variant, [r for r in speed if r.task == t]) for t in tasks}
     out: list[Row] = []
     for budget in BUDGETS:
-        parts = [task_parts(grouped[variant.name, t], run.budgets[t][budget], pass_at) for t in tasks]
+        parts = [task_parts(variant.method, grouped[variant.name, t], run.budgets[t][budget], pass_at) for t in tasks]
         rows = [
             {
                 **head,
@@ -145,7 +142,7 @@ def _whole_runs(items: Items, variant: Variant, speed: list[ThroughputRecord]) -
     samples = [r for s in items.values() for r in s]
     return {
         "items": len(items), "samples": len(samples), "failed": sum(r.finish == "failed" for r in samples),
-        "batch": max((r.batch for r in speed), default=None), **_times(items, variant.method.pairs),
+        "batch": max((r.batch for r in speed), default=None), **_times(items, variant.method),
         "throughput": throughput(speed),
     }  # fmt: skip
 

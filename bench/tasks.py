@@ -15,7 +15,6 @@ import msgspec
 from pipo.errors import BadInput, BadRecord
 from pipo.lab import TASKS, extract_answer, items, lab_manifest
 
-LAB_ITEMS = 200
 DEFAULT_BUDGETS = {"tight": 1024, "loose": 2048}
 
 
@@ -68,11 +67,11 @@ def is_right(answer: str | None, gold: str) -> bool:
     return answer is not None and answer.strip() == gold.strip()
 
 
-def load_task(name: str, *, limit: int | None = None, seed: int = 0, slots: int | None = None) -> Task:
+def load_task(name: str, *, limit: int | None = None, slots: int | None = None, family: str | None = None) -> Task:
     """A lab task by name, or a JSONL or TOML file by path.
 
-    ``limit``: at most so many items (lab: 200 by default). ``slots`` replaces the loose budget, and the tight one
-    where that would be larger.
+    ``limit``: at most so many items, always the same ones. ``slots`` replaces the loose budget, and the tight one
+    where that would be larger. ``family``: folder of a lab family, default the shipped one.
 
     Raises:
         BadInput: unknown task, limit or slots below 1.
@@ -83,8 +82,8 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, slots: int 
     if slots is not None and slots < 1:
         raise BadInput(f"slots {slots} must be at least 1; leave it out for the task's own budget")
     if name in TASKS:
-        settings = lab_manifest().tasks[name]
-        found = items(name, "test", limit or LAB_ITEMS, seed=seed)
+        found = items(name, "test", limit, family=family) if limit else items(name, "test", family=family)
+        settings = lab_manifest(family).tasks[name]
         lab = [Item(i.id, i.prompt, i.answer, i.level) for i in found]
         return Task(name, lab, _budgets(settings.budgets, slots), extract_answer)
     if name.endswith((".jsonl", ".toml")):
@@ -92,9 +91,12 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, slots: int 
     raise BadInput(f"unknown task {name!r}; tasks are {', '.join(TASKS)}, or the path of a .jsonl or .toml file")
 
 
-def load_tasks(names: list[str] | None, *, limit: int | None, seed: int, slots: int | None) -> list[Task]:
-    """All tasks of a spec; None means the lab's. Raises BadInput where there is none, or one name twice."""
-    tasks = [load_task(n, limit=limit, seed=seed, slots=slots) for n in (TASKS if names is None else names)]
+def load_tasks(
+    names: list[str] | None, *, limit: int | None, slots: int | None, family: str | None = None
+) -> list[Task]:
+    """All tasks of a spec; None means all of the lab family. Raises BadInput where there is none, or one name twice."""
+    wanted = lab_manifest(family).tasks if names is None else names
+    tasks = [load_task(n, limit=limit, slots=slots, family=family) for n in wanted]
     known = [t.name for t in tasks]
     if not known:
         raise BadInput(f"no tasks; name at least one of {', '.join(TASKS)}, or leave them out for all")

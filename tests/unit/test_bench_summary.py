@@ -119,12 +119,14 @@ def test_time_per_token_counts_between_step_ends() -> None:
 
 
 def test_a_trace_keeps_times_from_submission() -> None:
-    trace = Trace(10.0, pairs=True)
-    trace.add(Event(request_id="r", time=12.0, tokens=(5, 6), places=(5, 6), slots=1, drafts=(Draft(6, True, 0.9),)))
-    trace.add(Event(request_id="r", time=13.0, tokens=(7,), places=(7, 0), slots=1, finish="eos"))
-    assert (trace.ttft, trace.first_pair, trace.times) == (2.0, 2.0, [2.0, 2.0, 3.0])
+    trace = Trace(10.0, Method("pipo"))
+    trace.add(Event(request_id="r", time=12.0, tokens=(5,)), 3)
+    trace.add(Event(request_id="r", time=12.5, tokens=(6,), places=(5, 6), slots=1, drafts=(Draft(6, True, 0.9),)), 3)
+    trace.add(Event(request_id="r", time=13.5, tokens=(7,), places=(7, 0), slots=1, finish="eos"), 4)
+    assert (trace.ttft, trace.first_pair, trace.times) == (2.0, 2.5, [2.0, 2.5, 3.5])
     assert (trace.tokens, trace.slots, trace.steps, trace.finish) == ([5, 6, 7], 2, 2, "eos")
-    regular = Trace(0.0, pairs=False)
-    regular.add(Event(request_id="r", time=1.0, tokens=(5,), places=(5,), slots=1))
-    regular.add(Event(request_id="r", time=2.0, tokens=(6,), places=(6,), slots=1))
-    assert (regular.ttft, regular.first_pair) == (1.0, 2.0)
+    assert trace.tpot() == 1.0, "from the end of the first step: the first draft is not credited"
+    regular = Trace(0.0, Method("regular"))
+    regular.add(Event(request_id="r", time=1.0, tokens=(5,), places=(5,), slots=1), 0)
+    regular.add(Event(request_id="r", time=2.0, tokens=(6,), places=(6,), slots=1), 1)
+    assert (regular.ttft, regular.first_pair, regular.steps) == (1.0, 2.0, 2)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import tasks
 from pipo.errors import BadInput, BadRecord
+from pipo.lab import TASKS, Manifest, TaskSettings
 
 
 def write(path: Path, text: str) -> Path:
@@ -60,7 +62,15 @@ def test_a_task_file_names_items_and_budgets(tmp_path: Path) -> None:
         tasks.load_task(str(path))
 
 
-def test_unknown_task_lists_the_known_ones() -> None:
+@pytest.fixture
+def family(tmp_path: Path) -> str:
+    """The folder of a lab family that has settings and no models."""
+    settings = {name: TaskSettings([2, 3], {"tight": 20, "loose": 40}) for name in TASKS[:2]}
+    (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(Manifest("quick", 0, {}, settings)))
+    return str(tmp_path)
+
+
+def test_unknown_task_lists_the_known_ones(family: str) -> None:
     with pytest.raises(BadInput, match="unknown task 'lab-chess'; tasks are lab-chain, lab-choice, lab-recall"):
         tasks.load_task("lab-chess")
     with pytest.raises(BadInput, match="limit 0 must be at least 1"):
@@ -68,16 +78,20 @@ def test_unknown_task_lists_the_known_ones() -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         tasks.load_task("no/such.jsonl")
     with pytest.raises(BadInput, match="two tasks are named 'lab-chain'"):
-        tasks.load_tasks(["lab-chain", "lab-chain"], limit=1, seed=0, slots=None)
+        tasks.load_tasks(["lab-chain", "lab-chain"], limit=1, slots=None, family=family)
     with pytest.raises(BadInput, match="no tasks"):
-        tasks.load_tasks([], limit=1, seed=0, slots=None)
+        tasks.load_tasks([], limit=1, slots=None, family=family)
 
 
-def test_the_lab_has_items_answers_and_two_budgets() -> None:
-    task = tasks.load_task("lab-chain", limit=5)
-    assert len(task.items) == 5 and len({i.id for i in task.items}) == 5
-    assert 0 < task.budgets["tight"] < task.budgets["loose"]
-    assert task.items == tasks.load_task("lab-chain", limit=8).items[:5]
+def test_the_labs_items_are_always_the_same(family: str) -> None:
+    task = tasks.load_task("lab-chain", limit=5, family=family)
+    assert len({i.id for i in task.items}) == 5 and {i.level for i in task.items} == {2, 3}
+    assert task.budgets == {"tight": 20, "loose": 40}
+    assert task.items == tasks.load_task("lab-chain", limit=8, family=family).items[:5]
+    assert len(tasks.load_task("lab-chain", family=family).items) >= 200
+    assert [t.name for t in tasks.load_tasks(None, limit=1, slots=None, family=family)] == list(TASKS[:2])
+    with pytest.raises(BadInput, match="built without 'lab-recall'"):
+        tasks.load_task("lab-recall", family=family)
 
 
 @pytest.mark.parametrize(

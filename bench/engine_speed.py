@@ -1,0 +1,194 @@
+"""Speed of the torch engine on the lab's shapes: against ``transformers.generate``, and of its methods.
+
+Ratios are medians over interleaved runs in one process, warm-up left out. Random weights: the time of a step does
+not depend on them, and end of sequence is ignored. Run: ``python -m bench.engine_speed --json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+
+from pipo.engine import TorchEngine
+from pipo.engine.types import Event, Method, Request, Sampling
+from pipo.model import PipoForCausalLM
+
+LAYERS = "lllflllf"
+GREEDY = Sampling(temperature=0.0)
+PAPER = Sampling(temperature=1.0, top_k=20, top_p=0.95, presence_penalty=1.5)
+
+
+def lab_model(pipo: bool, max_positions: int = 32768) -> PipoForCausalLM:
+    """A random model of the lab student's shape."""
+    config: Any = Qwen3_5TextConfig(
+        vocab_size=192, hidden_size=96, intermediate_size=288, num_hidden_layers=len(LAYERS), num_attention_heads=3,
+        num_key_value_heads=1, head_dim=32, linear_num_key_heads=2, linear_num_value_heads=2,
+        linear_key_head_dim=32, linear_value_head_dim=32, max_position_embeddings=max_positions,
+        layer_types=[{"l": "linear_attention", "f": "full_attention"}[c] for c in LAYERS], tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    config.compressor_type = "mlp" if pipo else None
+    torch.manual_seed(0)
+    model = PipoForCausalLM(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim >= 2 and not name.startswith("compressor"):
+                p.normal_(std=0.1)
+    return model.eval()
+
+
+def hf_twin(model: PipoForCausalLM) -> Any:
+    """The same weights as a ``Qwen3_5ForCausalLM``, for ``generate``."""
+    twin = Qwen3_5ForCausalLM(model.config).eval()
+    twin.model.load_state_dict(model.backbone.state_dict())
+    twin.tie_weights()
+    twin.generation_config.eos_token_id = None
+    return twin
+
+
+def requests(
+    method: Method, sampling: Sampling, batch: int, prompt: int, slots: int, tokens: int | None = None
+) -> list[Request]:
+    """Requests with random prompts of one length that run to their budget."""
+    g = torch.Generator().manual_seed(1)
+    return [
+        Request(
+            id=str(i), prompt=tuple(torch.randint(3, 192, (prompt,), generator=g).tolist()), method=method,
+            sampling=sampling, seed=i, max_slots=slots, max_tokens=tokens, ignore_eos=True,
+        )
+        for i in range(batch)
+    ]  # fmt: skip
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def interleaved(runs: dict[str, Callable[[], Any]], trials: int) -> dict[str, list[float]]:
+    """Seconds of each run, one after the other in each trial; the first trial is warm-up and left out."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for trial in range(trials + 1):
+        for name, run in runs.items():
+            took = seconds(run)
+            if trial:
+                times[name].append(took)
+    return times
+
+
+def against_generate(engine: TorchEngine, twin: Any, batch: int, sampling: Sampling, trials: int) -> dict[str, Any]:
+    """Tokens per second of regular decoding, engine and ``generate``, and the ratio."""
+    prompt, new = 64, 64
+    rs = requests(Method("regular"), sampling, batch, prompt, new)
+    ids = torch.tensor([r.prompt for r in rs])
+    options: dict[str, Any] = dict(max_new_tokens=new, min_new_tokens=new, pad_token_id=0, do_sample=False)
+    if sampling.temperature:
+        options |= dict(do_sample=True, temperature=1.0, top_k=sampling.top_k, top_p=sampling.top_p)
+    mask = torch.ones_like(ids)
+    times = interleaved(
+        {
+            "engine": lambda: engine.generate(rs),
+            "generate": lambda: twin.generate(ids, attention_mask=mask, **options),
+        },
+        trials,
+    )
+    rate = {k: batch * new / statistics.median(v) for k, v in times.items()}
+    return {
+        "batch": batch,
+        "sampling": "greedy" if not sampling.temperature else "T 1, top-k 20, top-p 0.95",
+        "engine_tokens_per_s": round(rate["engine"], 1),
+        "generate_tokens_per_s": round(rate["generate"], 1),
+        "ratio": round(statistics.median(g / e for e, g in zip(times["engine"], times["generate"], strict=True)), 3),
+    }
+
+
+def first_token(regular: TorchEngine, pipo: TorchEngine, length: int, trials: int) -> dict[str, Any]:
+    """Time to the first token at batch 1, regular over PIPO; the MTP cache of PIPO's prompt is filled within it."""
+    found: dict[str, list[float]] = {"regular": [], "pipo": [], "pipo_pair": []}
+    for trial in range(trials + 1):
+        for name, engine in (("regular", regular), ("pipo", pipo)):
+            (r,) = requests(Method(name), PAPER, 1, length, 1)  # type: ignore[arg-type]
+            events = engine.generate([r])[r.id]
+            if trial:
+                found[name].append(events[0].time - engine.submitted[r.id])
+                if name == "pipo":
+                    found["pipo_pair"].append(events[1].time - engine.submitted[r.id])
+    ratios = [a / b for a, b in zip(found["regular"], found["pipo"], strict=True)]
+    return {
+        "length": length,
+        **{f"{k}_ms": round(1e3 * statistics.median(v), 2) for k, v in found.items()},
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_low": round(min(ratios), 3),
+        "ratio_high": round(max(ratios), 3),
+    }
+
+
+def step_times(engines: dict[bool, TorchEngine], batch: int, prompt: int, steps: int) -> dict[str, Any]:
+    """Milliseconds of one step of each method, the first steps left out; EAGLE at depth 3, half of the drafts kept."""
+    methods = [Method("regular"), Method("mtp"), Method("eagle"), Method("pipo", threshold=0.0),
+               Method("random", keep_rate=0.5)]  # fmt: skip
+    out = {}
+    for m in methods:
+        engine = engines[m.pairs]
+        for r in requests(m, PAPER, batch, prompt, 4 * steps + 20):
+            engine.submit(r)
+        took: list[float] = []
+        events: list[Event] = []
+        for i in range(steps + 4):
+            before = time.perf_counter()
+            new = engine.step()
+            if i >= 4:
+                took.append(time.perf_counter() - before)
+                events += new
+        tokens = sum(len(e.tokens) for e in events) / max(1, len(events))
+        out[m.name] = {"step_ms": round(1e3 * statistics.median(took), 3), "tokens_per_step": round(tokens, 2)}
+        for i in range(batch):
+            engine.cancel(str(i))
+        engine.step()
+    return {"batch": batch, "prompt": prompt, "methods": out}
+
+
+def main() -> None:
+    """Print the measurements, as JSON or as lines."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--length", type=int, default=8192, help="prompt tokens of the first-token measurement")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    regular, pipo = lab_model(False), lab_model(True)
+    engines = {False: TorchEngine(regular), True: TorchEngine(pipo)}
+    twin = hf_twin(regular)
+    result = {
+        "threads": args.threads,
+        "generate": [
+            against_generate(engines[False], twin, b, s, args.trials) for b in (1, 16) for s in (GREEDY, PAPER)
+        ],
+        "first_token": first_token(engines[False], engines[True], args.length, args.trials),
+        "steps": [step_times(engines, b, 128, 40) for b in (1, 16)],
+    }
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return
+    for g in result["generate"]:  # type: ignore[attr-defined]
+        print(
+            f"batch {g['batch']:>2}, {g['sampling']}: engine {g['engine_tokens_per_s']} tokens/s, "
+            f"generate {g['generate_tokens_per_s']}, ratio {g['ratio']}"
+        )
+    print(result["first_token"])
+    for s in result["steps"]:  # type: ignore[attr-defined]
+        print(f"batch {s['batch']}: " + ", ".join(f"{k} {v['step_ms']} ms" for k, v in s["methods"].items()))
+
+
+if __name__ == "__main__":
+    main()
