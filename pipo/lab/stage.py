@@ -1,4 +1,4 @@
-"""One stage of the lab's build, in a process of its own: ``python -m pipo.lab.stage FOLDER STAGE full|quick``.
+"""One stage of the lab's build, in a process of its own: ``python -m pipo.lab.stage FOLDER STAGE full|quick [SEED]``.
 
 A stage reads and writes below FOLDER alone and ends by writing ``STAGE/done.json``; run again, it goes on from its
 last checkpoint. Progress goes to standard output as JSON lines.
@@ -7,22 +7,28 @@ last checkpoint. Progress goes to standard output as JSON lines.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from pipo.jobs import JobContext, LocalContext
+from pipo.lab.calibrate import calibrate_tasks
 from pipo.lab.recipe import FULL, QUICK, Recipe, student_config, teacher_config
+from pipo.lab.rollouts import make_rollouts
 from pipo.lab.rows import FreshRows
 from pipo.lab.tokenizer import PAD, lab_tokenizer
-from pipo.model import PipoForCausalLM, save_model
-from pipo.train.data import Batches, collate_regular
+from pipo.model import PipoForCausalLM, load_model, load_tokenizer, save_model
+from pipo.train.data import Batches, FileRows, collate_regular
+from pipo.train.jobs import train_opd, train_sft
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import Regular
+from pipo.train.settings import OPDSettings, SFTSettings
 
 RECIPES = {"full": FULL, "quick": QUICK}
 
@@ -48,7 +54,54 @@ def teacher(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     return _pretrain(recipe, folder, ctx, "teacher", teacher_config(), recipe.teacher_tokens, recipe.seed + 1)
 
 
-STAGES: dict[str, Callable[[Recipe, Path, JobContext], Any]] = {"base": base, "teacher": teacher}
+def rollouts(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The teacher's samples on training problems; the correct ones become SFT data."""
+    return make_rollouts(recipe, folder / "teacher", folder / "rollouts", ctx)
+
+
+def sft(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """PIPO-SFT of the base on the teacher's correct roll-outs."""
+    settings = SFTSettings(
+        model=str(folder / "base"), data=str(folder / "rollouts" / "correct.jsonl"), out=str(folder / "sft"),
+        tokens=recipe.sft_tokens, seed=recipe.seed + 2,
+    )  # fmt: skip
+    return train_sft(settings, folder / "sft", ctx)
+
+
+def opd(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """PIPO-OPD of the SFT model towards the teacher, on problems that the teacher solves in half of its samples."""
+    settings = OPDSettings(
+        model=str(folder / "sft"), teacher=str(folder / "teacher"), data=str(folder / "rollouts" / "prompts.jsonl"),
+        out=str(folder / "opd"), tokens=recipe.opd_tokens, thresholds=(0.0, 0.95), seed=recipe.seed + 3,
+    )  # fmt: skip
+    return train_opd(settings, folder / "opd", ctx)
+
+
+def control(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The base trained on: regular decoding, the same roll-outs, as many tokens as SFT and OPD together."""
+    model, tokenizer = load_model(folder / "base"), load_tokenizer(folder / "base")
+    seed = recipe.seed + 4
+    rows = FileRows(folder / "rollouts" / "correct.jsonl", tokenizer, seed)
+    settings = LoopSettings(tokens=recipe.control_tokens, seed=seed)
+    result = train(model, Batches(rows, collate_regular(PAD), seed), Regular(), settings, folder / "control", ctx,
+                   "control")  # fmt: skip
+    save_model(model, folder / "control", tokenizer)
+    return result
+
+
+def calibrate(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """Levels and budgets of the test items, from regular decoding of base and control alone."""
+    return calibrate_tasks(recipe, folder / "base", folder / "control", ctx)
+
+
+STAGES: dict[str, Callable[[Recipe, Path, JobContext], Any]] = {
+    "base": base, "teacher": teacher, "rollouts": rollouts, "sft": sft, "opd": opd, "control": control,
+    "calibrate": calibrate,
+}  # fmt: skip
+NEEDS: dict[str, tuple[str, ...]] = {
+    "base": (), "teacher": (), "rollouts": ("teacher",), "sft": ("base", "rollouts"), "opd": ("sft",),
+    "control": ("base", "rollouts"), "calibrate": ("base", "control"),
+}  # fmt: skip
 
 
 def run_stage(folder: Path, name: str, recipe: Recipe, ctx: JobContext) -> dict[str, Any]:
@@ -67,15 +120,29 @@ def run_stage(folder: Path, name: str, recipe: Recipe, ctx: JobContext) -> dict[
     return dict(row)
 
 
+class _ChildContext(LocalContext):
+    """Stops the stage, after a checkpoint, when the process that started it is gone."""
+
+    def __init__(self, folder: Path, on_event: Callable[[str, dict[str, Any]], None]) -> None:
+        super().__init__(folder, on_event)
+        self._parent = os.getppid()
+
+    def check(self) -> None:
+        self.cancelled = os.getppid() != self._parent
+        super().check()
+
+
 def main() -> None:
+    """Run the stage named on the command line."""
     folder, name, size = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     torch.set_num_threads(1)
 
     def show(kind: str, data: dict[str, Any]) -> None:
         print(json.dumps({"kind": kind, **data}), flush=True)
 
-    ctx = LocalContext(folder / name, show)
-    show("done", run_stage(folder, name, RECIPES[size], ctx))
+    ctx = _ChildContext(folder / name, show)
+    recipe = msgspec.structs.replace(RECIPES[size], seed=int(sys.argv[4]) if len(sys.argv) > 4 else 0)
+    show("done", run_stage(folder, name, recipe, ctx))
 
 
 if __name__ == "__main__":

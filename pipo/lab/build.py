@@ -1,0 +1,148 @@
+"""``pipo lab build``: the family's stages as a small graph of processes, resumable, with progress.
+
+Each stage is ``python -m pipo.lab.stage`` in a process of its own (one torch thread each), up to ``workers`` at a
+time; a finished stage is never done again, an interrupted one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import msgspec
+
+from pipo.config import paths
+from pipo.errors import BadInput, JobFailed
+from pipo.jobs import JobContext
+from pipo.lab.family import Manifest, TaskSettings
+
+MODELS = {"base": "base", "control": "control", "teacher": "teacher", "pipo-sft": "sft", "pipo-opd": "opd"}
+
+
+class BuildSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of a build. ``out``: the family's folder (None: PIPO_HOME/models/lab or lab-quick)."""
+
+    quick: bool = False
+    workers: int = 2
+    out: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 16:
+            raise BadInput(f"workers {self.workers} must lie in [1, 16]")
+
+
+def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    """The job ``lab-build``: build or go on building, then write the family."""
+    try:
+        s = msgspec.convert(spec, BuildSettings)
+    except msgspec.ValidationError as e:
+        raise BadInput(f"lab build settings: {e}") from e
+    size = "quick" if s.quick else "full"
+    out = Path(s.out).expanduser() if s.out else paths().models / ("lab-quick" if s.quick else "lab")
+    try:
+        (out / "stages").mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise BadInput(f"{out} cannot be written ({e.strerror}); name another folder with --out") from e
+    _Graph(out / "stages", size, s, ctx).run()
+    manifest = publish(out / "stages", out, size, s.seed)
+    return {"family": str(out), "size": size, "tasks": msgspec.to_builtins(manifest.tasks), "stages": manifest.build}
+
+
+class _Graph:
+    """Starts stages as their needs are met, passes their progress on, and ends them all if one fails."""
+
+    def __init__(self, folder: Path, size: str, settings: BuildSettings, ctx: JobContext) -> None:
+        from pipo.lab.stage import NEEDS
+
+        self.needs, self.folder, self.size, self.settings, self.ctx = NEEDS, folder, size, settings, ctx
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.lines: Queue[tuple[str, str | None]] = Queue()
+
+    def done(self, stage: str) -> bool:
+        return (self.folder / stage / "done.json").exists()
+
+    def run(self) -> None:
+        try:
+            while not all(self.done(s) for s in self.needs):
+                for stage, needs in self.needs.items():
+                    ready = not self.done(stage) and stage not in self.running and all(self.done(n) for n in needs)
+                    if ready and len(self.running) < self.settings.workers:
+                        self._start(stage)
+                self._listen()
+        finally:
+            for process in self.running.values():
+                process.terminate()
+            for process in self.running.values():
+                process.wait()
+
+    def _start(self, stage: str) -> None:
+        command = [sys.executable, "-m", "pipo.lab.stage", str(self.folder), stage, self.size, str(self.settings.seed)]
+        log = open(self.folder / f"{stage}.err", "a")  # noqa: SIM115  closed when the process has its copy
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        log.close()
+        self.running[stage] = process
+        self.ctx.emit("log", text=f"{stage}: started")
+        threading.Thread(target=self._read, args=(stage, process), daemon=True).start()
+
+    def _read(self, stage: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.lines.put((stage, line))
+        self.lines.put((stage, None))
+
+    def _listen(self) -> None:
+        """Pass on one line of a stage, or note that it ended; look out for a cancel meanwhile."""
+        self.ctx.check()
+        try:
+            stage, line = self.lines.get(timeout=0.5)
+        except Empty:
+            return
+        if line is None:
+            self._ended(stage, self.running.pop(stage).wait())
+            return
+        data = json.loads(line)
+        kind = data.pop("kind")
+        if kind == "progress":
+            data["note"] = f"{stage} ({sum(map(self.done, self.needs))} of {len(self.needs)} stages done)"
+            self.ctx.emit("progress", **data)
+        elif kind == "metric":
+            self.ctx.emit("metric", stage=stage, **data)
+
+    def _ended(self, stage: str, code: int) -> None:
+        if code or not self.done(stage):
+            tail = " ".join((self.folder / f"{stage}.err").read_text().strip().splitlines()[-1:])
+            raise JobFailed(
+                f"lab stage {stage} ended with code {code}: {tail}; run the build again, it goes on from the last "
+                f"checkpoint (log: {self.folder / stage}.err)"
+            )
+        self.ctx.emit("log", text=f"{stage}: done")
+
+
+def publish(stages: Path, out: Path, size: str, seed: int) -> Manifest:
+    """Write the family: bf16 models, tokenizer, manifest with the log of every stage."""
+    import torch
+
+    from pipo.lab.stage import NEEDS
+    from pipo.model import load_model, load_tokenizer, save_model
+
+    rows = [json.loads((stages / s / "done.json").read_text()) for s in NEEDS]
+    tasks = next(r for r in rows if r["stage"] == "calibrate")["tasks"]
+    for name, stage in MODELS.items():
+        save_model(load_model(stages / stage), out / name, load_tokenizer(stages / "base"), dtype=torch.bfloat16)
+    manifest = Manifest(
+        size=size,
+        seed=seed,
+        models={name: name for name in MODELS},
+        tasks={t: TaskSettings(v["levels"], v["budgets"]) for t, v in tasks.items()},
+        build=rows,
+    )
+    tmp = out / "manifest.tmp"
+    tmp.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+    tmp.replace(out / "manifest.json")
+    return manifest
