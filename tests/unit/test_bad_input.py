@@ -88,6 +88,13 @@ def test_output_folder_that_cannot_be_made(argv: list[str], tmp_path: Path, refu
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_home_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setenv("PIPO_HOME", str(tmp_path / "file" / "home"))
+    assert str(tmp_path / "file") in refused("up")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def run_folder(folder: Path, records: bytes) -> Path:
     from bench.record import Provenance, Run, write_json
 
