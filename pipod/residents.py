@@ -36,6 +36,10 @@ class Residents:
         self._kept[key] = (made, mark, size_of(made))
         return made
 
+    def peek(self, key: str) -> Any:
+        """The object kept for ``key``, or None."""
+        return self._kept[key][0] if key in self._kept else None
+
     def drop(self, keys: list[str]) -> None:
         for key in keys:
             self._kept.pop(key, None)

@@ -33,6 +33,7 @@ from pipod.residents import Residents
 
 T = TypeVar("T")
 LOCK_WAIT_S = 20.0
+PR_SET_PDEATHSIG = 1
 OUTBOX = 4096  # messages that may wait for the socket; a job that emits faster waits
 
 
@@ -42,16 +43,11 @@ def guard(life: int) -> None:
     ``life``: reading end of a pipe that the daemon holds open. A forked guard waits for its end, then kills the whole
     group, itself included; being a member it also keeps the group's number from being given to others.
     """
-    daemon = os.getppid()
     if os.fork() == 0:
         while os.read(life, 1):
             pass
         os.killpg(0, signal.SIGKILL)
     os.close(life)
-    # Second lock on the same door: the kernel kills this process when its parent dies.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != daemon:
-        os.killpg(0, signal.SIGKILL)
 
 
 class Channel(threading.Thread):
@@ -115,6 +111,7 @@ class WorkerContext:
         self._number = job.job
         self._channel = channel
         self._residents = residents
+        self._used: set[str] = set()
 
     def emit(self, kind: str, **data: Any) -> None:
         """Send an event. Raises ValueError where it is larger than an event may be."""
@@ -129,9 +126,19 @@ class WorkerContext:
             raise Cancelled("cancelled on request; finished items are kept")
 
     def resident(self, key: str, load: Callable[[], T]) -> T:
+        self._used.add(key)
         value = self._residents.get(key, load)
         self._channel.send(m.WorkerResidents(residents=self._residents.describe()))
         return value
+
+    def drop_doubtful(self, crashed: bool) -> None:
+        """After a job that did not end well: drop the residents that it used and left in the middle of work.
+
+        That is what still says ``busy``, and after a crash all of them.
+        """
+        doubtful = [k for k in self._used if crashed or getattr(self._residents.peek(k), "busy", False)]
+        self._residents.drop(doubtful)
+        self._channel.send(m.WorkerResidents(residents=self._residents.describe()))
 
 
 def find(kind: str) -> Callable[[dict[str, Any], WorkerContext], dict[str, Any]]:
@@ -159,10 +166,12 @@ def run_job(job: m.RunJob, channel: Channel, residents: Residents) -> m.WorkerDo
     except PipoError as e:
         if not isinstance(e, Cancelled):
             log_trace(context.folder)
+        context.drop_doubtful(crashed=False)
         return m.WorkerDone(job=job.job, error=m.ErrorInfo(type(e).__name__, str(e)))
     except (Exception, SystemExit) as e:
         log_trace(context.folder)
-        said = str(e).strip() or "no message"
+        context.drop_doubtful(crashed=True)
+        said = str(e).encode(errors="replace").decode().strip() or "no message"
         text = f"{type(e).__name__}: {said[:2000]}; the traceback is in {context.folder / 'job.log'}"
         return m.WorkerDone(job=job.job, error=m.ErrorInfo("JobFailed", text))
 
@@ -180,6 +189,7 @@ def log_trace(folder: Path) -> None:
 def main(endpoint: str, name: str, life: int) -> None:
     """Serve until killed: the daemon, or the guard, ends this process."""
     faulthandler.enable()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # until the guard stands, and beside it
     lock = paths().run / place.WORKER_LOCK
     # One writer per home: wait until the group of an earlier daemon's worker is gone.
     if place.take_lock(lock, LOCK_WAIT_S) is None:

@@ -55,7 +55,7 @@ class WorkerLink:
         output = place.open_log(self.log)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipod.worker", self._endpoint, self._identity.decode(), str(reading)],
+                [sys.executable, "-u", "-m", "pipod.worker", self._endpoint, self._identity.decode(), str(reading)],
                 pass_fds=(reading,),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -188,3 +188,10 @@ def test_residents_outlive_their_job_until_unloaded(shared: Client, eventually) 
     assert shared.unload("model") == ["some/model"]
     eventually(lambda: shared.status().residents == [], "the resident is gone")
     assert shared.unload() == []
+
+
+def test_residents_are_kept_after_bad_input_and_dropped_after_a_crash(shared: Client) -> None:
+    shared.wait(shared.submit("noop", {"resident": "x", "fault": "bad-input"}).id)
+    assert [r.key for r in shared.status().residents] == ["x"]
+    shared.wait(shared.submit("noop", {"resident": "x", "fault": "crash"}).id)
+    assert shared.status().residents == [], "an engine left in the middle of a step serves the next job"
