@@ -132,6 +132,37 @@ def test_resumed_equals_uninterrupted(home: Path, tmp_path: Path, cancel_at: int
     assert samples(cut) == samples(whole)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.77])
+def test_a_record_file_cut_anywhere_leads_to_the_same_records(home: Path, tmp_path: Path, share: float) -> None:
+    compare.run(spec(home, "regular", "eagle"), Context(tmp_path))
+    expected, path = samples(tmp_path), tmp_path / "records.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    (tmp_path / "summary.json").unlink()
+    compare.run(spec(home, "regular", "eagle"), Context(tmp_path))
+    assert samples(tmp_path) == expected
+    assert json.loads((tmp_path / "summary.json").read_bytes())["items"] == {"toy": 5}
+
+
+def test_a_failed_generation_is_a_record_and_counts_as_wrong(home: Path, tmp_path: Path) -> None:
+    import torch
+
+    from pipo.lab.tokenizer import VOCAB_SIZE, lab_tokenizer
+    from pipo.model import save_model
+    from pipo.model.testing import tiny_model
+
+    broken = tiny_model(pipo=False, vocab=VOCAB_SIZE, layers=2)
+    with torch.no_grad():
+        broken.backbone.norm.weight.fill_(float("nan"))
+    save_model(broken, tmp_path / "broken", lab_tokenizer())
+    variants = [f"regular={home / 'regular'}:regular", f"broken={tmp_path / 'broken'}:regular"]
+    summary = compare.run({**spec(home), "variants": variants}, Context(tmp_path / "run"))
+    (row,) = [r for r in summary["rows"] if (r["variant"], r["task"], r["budget"]) == ("broken", "toy", "loose")]
+    assert (row["failed"], row["samples"], row["avg"]["value"]) == (5 * K, 5 * K, 0.0)
+    assert "not finite" in summary["failures"][0]["error"]
+    assert all(r["finish"] == "failed" for r in samples(tmp_path / "run") if r["variant"] == "broken")
+
+
 def test_an_item_with_some_of_its_samples_is_generated_again(home: Path, tmp_path: Path) -> None:
     compare.run(spec(home, "regular"), Context(tmp_path))
     expected, path = samples(tmp_path), tmp_path / "records.jsonl"
