@@ -194,7 +194,7 @@ def _paper_point(ax: Any, metric: str, lengths: Sequence[int]) -> None:
         value = paper()["latency"][metric]["2048"]
         ax.plot(
             [2048], [value], linestyle="none", marker="*", markersize=12, markerfacecolor="white",
-            markeredgecolor=DARK, label="the paper's PIPO (4B, one GPU)", zorder=5,
+            markeredgecolor=DARK, label="the paper's PIPO (4B model)", zorder=5,
         )  # fmt: skip
 
 

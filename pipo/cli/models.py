@@ -64,9 +64,9 @@ def _known(extra: list[Path]) -> list[tuple[str, Path]]:
 
 
 def model_folders(folder: Path) -> list[Path]:
-    """The folder itself or those up to three levels below that hold a config.json, sorted."""
-    depths = ("config.json", "*/config.json", "*/*/config.json", "*/*/*/config.json")
-    return sorted({path.parent for depth in depths for path in folder.glob(depth)})
+    """The folder itself or those up to two levels below that hold a config.json, sorted; no stages of a build."""
+    found = {path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}config.json")}
+    return sorted(path for path in found if path.parent.name != "stages")
 
 
 def describe(name: str, folder: Path) -> dict[str, Any]:

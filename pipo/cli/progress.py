@@ -32,30 +32,34 @@ class Pace:
     def __init__(self) -> None:
         self.done, self.total, self.note = 0.0, 0.0, ""
         self.rates: dict[str, Any] = {}
-        self._seen: deque[tuple[float, float]] = deque(maxlen=64)
+        self.metrics: dict[str, Any] = {}
+        self._seen: dict[float, deque[tuple[float, float]]] = {}  # by total: phases may run side by side
 
     def progress(self, when: float, data: dict[str, Any]) -> None:
         done, total = float(data.get("done") or 0), float(data.get("total") or 0)
-        if total != self.total or done < self.done:  # another phase of the job
-            self._seen.clear()
+        seen = self._seen.setdefault(total, deque(maxlen=64))
+        if seen and done < seen[-1][1]:  # begun anew
+            seen.clear()
+        seen.append((when, done))
         self.done, self.total, self.note = done, total, str(data.get("note") or "")
         self.rates = {k: v for k, v in data.items() if k not in _FIXED}
-        self._seen.append((when, done))
 
     def metric(self, data: dict[str, Any]) -> None:
-        self.rates = dict(data)
+        self.metrics = dict(data)
 
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the pace of the last events; None before there is a pace."""
-        if len(self._seen) < 2 or not self.total:
+        seen = self._seen.get(self.total, ())
+        if len(seen) < 2 or not self.total:
             return None
-        (t0, d0), (t1, d1) = self._seen[0], self._seen[-1]
+        (t0, d0), (t1, d1) = seen[0], seen[-1]
         return (self.total - self.done) * (t1 - t0) / (d1 - d0) if d1 > d0 and t1 > t0 else None
 
     def words(self) -> str:
-        """Rates and the last note, as one short text."""
-        rates = [f"{key.replace('_', ' ')} {cell(value)}" for key, value in self.rates.items()]
+        """The last note, rates and metrics, as one short text."""
+        figures = self.rates | self.metrics
+        rates = [f"{key.replace('_', ' ')} {cell(value)}" for key, value in figures.items()]
         return " · ".join([*([self.note] if self.note else []), *rates])
 
 

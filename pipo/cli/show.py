@@ -77,7 +77,8 @@ def latency(result: dict[str, Any]) -> None:
         ["variant", "input", "TTFT ms", "TPOT16 ms", "TPOT ms", "tok/slot", "kept", "TTFT ratio", "TPOT ratio"],
         [
             [
-                r["variant"], r["input_tokens"], median_ms(r.get("ttft_s")), median_ms(r.get("tpot16_s")),
+                r["variant"] if r.get("keep") is None else f"{r['variant']}, keep {r['keep']:g}",
+                r["input_tokens"], median_ms(r.get("ttft_s")), median_ms(r.get("tpot16_s")),
                 median_ms(r.get("tpot_s")), cell(r.get("tokens_per_slot")), share(r.get("kept_share")),
                 times_faster(r, "ttft"), times_faster(r, "tpot"),
             ]
