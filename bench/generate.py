@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bench import loading
-from bench.runner import encode
+from bench.runner import clean_exit, encode
 from bench.timing import Trace
 from pipo.engine.types import Event, Method, Request, Sampling
 from pipo.errors import BadInput, JobFailed
@@ -71,7 +71,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     )  # fmt: skip
     engine.submit(request)
     trace, pieces, step = Trace(engine.submitted[name], method), Pieces(loaded.tokenizer), 0
-    try:
+    with clean_exit(engine, [name]):
         while trace.finish is None:
             ctx.check()
             for event in engine.step():
@@ -79,9 +79,6 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
                     trace.add(event, step)
                     _emit(ctx, pieces, trace, event, method)
             step += 1
-    finally:
-        if trace.finish is None:
-            engine.cancel(name)
     if trace.finish == "failed":
         raise JobFailed(f"the generation failed: {trace.error}")
     return _result(trace, method, loaded.tokenizer, len(request.prompt))

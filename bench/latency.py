@@ -18,6 +18,7 @@ import msgspec
 from bench import loading, provenance, record, roofline, stats
 from bench.loading import Loaded
 from bench.record import LatencyRecord, Run, Variant
+from bench.runner import clean_exit
 from bench.timing import TPOT_TOKENS, Trace
 from bench.variants import LATENCY_VARIANTS, resolve_variants
 from pipo.engine.types import Method, Request, Sampling
@@ -163,16 +164,15 @@ def trial(arm: Arm, loaded: Loaded, length: int, number: int, settings: LatencyS
     step = 0
     gc.disable()  # a collection in the middle would be timed
     try:
-        while trace.finish is None:
-            for event in engine.step():
-                if event.request_id == name:
-                    trace.add(event, step)
-            step += 1
-            ctx.check()
+        with clean_exit(engine, [name]):
+            while trace.finish is None:
+                for event in engine.step():
+                    if event.request_id == name:
+                        trace.add(event, step)
+                step += 1
+                ctx.check()
     finally:
         gc.enable()
-        if trace.finish is None:
-            engine.cancel(name)
     if trace.finish == "failed":
         raise JobFailed(f"{arm.name} at {length} tokens failed: {trace.error}")
     return LatencyRecord(

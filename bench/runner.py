@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from bench.record import Record, SampleRecord, ThroughputRecord, Variant
 from bench.tasks import Item, Task, is_right
 from bench.timing import Trace
 from pipo.engine.types import Event, Request, Sampling
-from pipo.errors import BadInput, BadModel
+from pipo.errors import BadInput, BadModel, PipoError
 from pipo.jobs import JobContext
 
 PROGRESS_EVERY_S = 0.5
@@ -65,7 +66,7 @@ def finished(records: Iterable[Record], k: int) -> set[tuple[str, str, str]]:
 
 
 class Progress:
-    """Emits ``progress`` events at a steady rate: done and total samples, rates of this stretch, seconds to go."""
+    """Emits ``progress`` events at a steady rate: done and total samples, rates of this stretch (so time to go)."""
 
     def __init__(self, ctx: JobContext, total: int, done: int) -> None:
         self.ctx, self.total, self.done, self.start = ctx, total, done, time.perf_counter()
@@ -87,10 +88,9 @@ class Progress:
         if now - self.last < PROGRESS_EVERY_S and self.done < self.total:
             return
         self.last, wall = now, max(now - self.start, 1e-9)
-        eta = (self.total - self.done) * wall / self.made if self.made else None
         self.ctx.emit(
-            "progress", done=self.done, total=self.total, note=note, eta_s=eta, elapsed_s=round(wall, 3),
-            samples_s=round(self.made / wall, 3), tokens_s=round(self.tokens / wall, 1),
+            "progress", done=self.done, total=self.total, note=note, samples_s=round(self.made / wall, 3),
+            tokens_s=round(self.tokens / wall, 1),
         )  # fmt: skip
 
 
@@ -129,16 +129,13 @@ class Generation:
         """Generate the items not yet finished; raises Cancelled between steps if the job was asked to stop."""
         waiting = list(reversed(items))
         note = f"{self.variant.name} on {self.task.name}"
-        try:
+        with clean_exit(self.engine, self.where):
             while waiting or self.running:
                 ctx.check()
                 while waiting and self.running + self.k <= self.batch:
                     self._submit(waiting.pop())
                 done, tokens = self._step()
                 progress.add(done * self.k, tokens, note)
-        finally:
-            for request_id in self.where:  # empty unless something was raised
-                self.engine.cancel(request_id)
 
     def _submit(self, item: Item) -> None:
         prompt = encode(self.tokenizer, item.prompt, self.engine.model.config.vocab_size, f"{self.task.name}/{item.id}")
@@ -206,6 +203,22 @@ class Generation:
             drafts=trace.drafts, steps=trace.steps, ttft_s=trace.ttft, first_pair_s=trace.first_pair,
             token_times_s=trace.times, error=trace.error,
         )  # fmt: skip
+
+
+@contextmanager
+def clean_exit(engine: Engine, running: Iterable[str]) -> Iterator[None]:
+    """Leave no request behind in a resident engine when a job stops; ``running``: ids at that time.
+
+    After one of our errors (cancelled, bad input) the engine is fit to let its requests go at once.
+    """
+    try:
+        yield
+    except BaseException as e:
+        for request_id in list(running):
+            engine.cancel(request_id)
+        while isinstance(e, PipoError) and engine.busy:
+            engine.step()
+        raise
 
 
 def encode(tokenizer: Tokenizer, prompt: str, vocab_size: int, name: str) -> tuple[int, ...]:

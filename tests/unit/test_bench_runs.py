@@ -194,6 +194,7 @@ def test_a_second_comparison_reuses_the_residents_even_after_a_cancel(home: Path
     with pytest.raises(Cancelled):
         compare.run(spec(home, "regular", "mtp", "pipo"), ctx)
     assert sorted(ctx.loads) == [str(home / "pipo"), str(home / "regular")]
+    assert not any(engine.busy for engine in ctx._residents.values()), "no request is left behind"
     ctx.folder = tmp_path / "b"
     compare.run(spec(home, "regular"), ctx)
     assert len(ctx.loads) == 2, "one engine a model folder"
