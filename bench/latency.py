@@ -137,13 +137,13 @@ def _latency(records: list[record.Record]) -> list[LatencyRecord]:
 
 
 def _open(settings: LatencySpec, arms: list[Arm], loaded: dict[str, Loaded], ctx: JobContext) -> Run:
+    marks = {name: loading.fingerprint(m.folder) for name, m in loaded.items()}
     resolved = {
-        "kind": "latency", **msgspec.to_builtins(settings), "arms": msgspec.to_builtins(arms),
-        "fingerprints": {name: loading.fingerprint(m.folder) for name, m in loaded.items()},
+        "kind": "latency", **msgspec.to_builtins(settings), "arms": msgspec.to_builtins(arms), "fingerprints": marks,
     }  # fmt: skip
     source = provenance.collect(
         resolved, seed=settings.seed, engine=loading.ENGINE, device=loading.device_name(), threads=loading.threads(),
-        models={name: str(m.folder) for name, m in loaded.items()},
+        models=marks,
     )  # fmt: skip
     variants = list({a.variant.name: a.variant for a in arms}.values())
     return provenance.open_run(ctx.folder, Run(kind="latency", spec=resolved, provenance=source, variants=variants))

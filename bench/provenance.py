@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 def collect(
     spec: dict[str, Any], *, seed: int, engine: str, device: str, threads: int, models: dict[str, str]
 ) -> Provenance:
-    """Provenance of a run that starts now. ``models``: name as given -> folder."""
+    """Provenance of a run that starts now. ``models``: name as given -> fingerprint."""
     commit, dirty = git_state()
     return Provenance(
         settings_hash=settings_hash(spec), git_commit=commit, git_dirty=dirty, versions=versions(), device=device,

@@ -99,7 +99,10 @@ class ThroughputRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="thro
 
 
 class Provenance(msgspec.Struct, kw_only=True):
-    """Where a run came from. ``settings_hash``: of the resolved spec; ``seed``: the run's base seed."""
+    """Where a run came from. ``settings_hash``: of the resolved spec; ``seed``: the run's base seed.
+
+    ``models``: model as named in the settings -> fingerprint of its config and weights (bench/loading.py).
+    """
 
     settings_hash: str
     git_commit: str

@@ -74,18 +74,18 @@ class Session:
         self.progress = Progress(ctx, total, len(self.done) * spec.k)
 
     def _open(self, kind: str) -> Run:
-        folders = {name: str(m.folder) for name, m in self.loaded.items()}
+        marks = {name: loading.fingerprint(m.folder) for name, m in self.loaded.items()}
         settings: dict[str, Any] = {
             "kind": kind,
             **msgspec.to_builtins(self.spec),
             "variants": msgspec.to_builtins(self.variants),
             "tasks": {t.name: provenance.settings_hash(msgspec.to_builtins({"items": t.items})) for t in self.tasks},
             "pass_at": self.pass_at,
-            "fingerprints": {name: loading.fingerprint(m.folder) for name, m in self.loaded.items()},
+            "fingerprints": marks,
         }
         source = provenance.collect(
             settings, seed=self.spec.seed, engine=loading.ENGINE, device=loading.device_name(),
-            threads=loading.threads(), models=folders,
+            threads=loading.threads(), models=marks,
         )  # fmt: skip
         budgets = {t.name: t.budgets for t in self.tasks}
         run = Run(kind=kind, spec=settings, provenance=source, variants=self.variants, budgets=budgets,

@@ -1,6 +1,7 @@
 """The measuring jobs on tiny random models, through the real engine: records, resuming, latency, streaming."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench import compare, generate, latency, record
+from bench import compare, generate, latency, loading, record
 from bench.record import LatencyRecord, SampleRecord, ThroughputRecord
 from bench.runner import finished, sample_seed
 from pipo.engine.types import Draft
@@ -181,6 +182,21 @@ def test_a_finished_run_is_not_computed_again(home: Path, tmp_path: Path) -> Non
     assert (tmp_path / "records.jsonl").read_bytes() == before
     with pytest.raises(BadInput, match="holds a run with other settings"):
         compare.run(spec(home, "regular", seed=8), ctx)
+
+
+def test_a_run_does_not_go_on_with_other_weights(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(home / "regular", folder)
+    asked = {**spec(home), "variants": [f"x={folder}:regular"], "limit": 1}
+    compare.run(asked, Context(tmp_path / "run"))
+    mark = record.read_run(tmp_path / "run").provenance.models[str(folder)]
+    path = folder / "model.safetensors"
+    weights = bytearray(path.read_bytes())
+    weights[-1] ^= 1
+    path.write_bytes(weights)
+    assert loading.fingerprint(folder) != mark
+    with pytest.raises(BadInput, match="holds a run with other settings"):
+        compare.run(asked, Context(tmp_path / "run"))
 
 
 def test_batch_mates_do_not_change_a_sample(home: Path, tmp_path: Path) -> None:
