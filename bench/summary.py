@@ -2,7 +2,8 @@
 
 Everything is a plain dict. An *estimate* is ``{"value", "se", "low", "high", "n"}``: a mean, its standard error
 clustered by question (item), the 95% interval (Student t over items) and the number of items; each may be None
-(se, low, high where n < 2). Where all items scored the same the interval has no width, which says little for few items. Shares and quality are fractions in [0, 1], times are seconds.
+(se, low, high where n < 2). Where all items scored the same the interval has no width, which says little for few items.
+Shares and quality are fractions in [0, 1], times are seconds.
 
 summary.json of ``compare`` and ``eval``::
 
