@@ -11,7 +11,7 @@ from reports import figures
 from reports.load import COMPARE, LATENCY, THRESHOLD, LoadedRun, load_all
 from reports.page import page
 from reports.style import looks, save, styled
-from reports.text import write_csv
+from reports.text import series_name, write_csv
 
 
 def build(folders: list[Path], out: Path) -> Path:
@@ -46,7 +46,7 @@ def stems(runs: list[LoadedRun]) -> list[str]:
 def series_names(run: LoadedRun) -> list[str]:
     """Names that need a look of their own, those of plain variants first."""
     plain = [row["variant"] for row in run.rows if run.kind != THRESHOLD]
-    return plain + [figures.series_name(r["variant"], r["keep"]) for r in run.rows if r.get("keep") is not None]
+    return plain + [series_name(r["variant"], r["keep"]) for r in run.rows if r.get("keep") is not None]
 
 
 def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
 from reports.paper import paper
 from reports.style import DARK, LIGHT, Look
+from reports.text import series_name
 
 Row = Mapping[str, Any]
 Series = tuple[str, float | None]  # a variant and its forced kept share
@@ -34,7 +36,7 @@ def quality(run: LoadedRun) -> Any:
     """Dots with intervals: one column a task, one row a metric, variants down the side, filled tight, open loose."""
     from matplotlib.figure import Figure
 
-    tasks = [ALL_TASKS, *(t for t in run.summary.get("tasks", ()) if t != ALL_TASKS)]
+    tasks = [ALL_TASKS, *run.tasks] if len(run.tasks) > 1 else [ALL_TASKS]
     variants = list(dict.fromkeys(row["variant"] for row in run.rows))
     metrics = [("avg", f"avg@{run.k}"), (f"pass@{run.k}", f"pass@{run.k}")]
     figure = Figure(figsize=(2.3 + 2.0 * len(tasks), 1.3 + 0.68 * len(variants) * len(metrics) * 0.75))
@@ -62,10 +64,24 @@ def quality(run: LoadedRun) -> Any:
             ax.grid(axis="y", visible=False)
             ax.set_xlabel(f"{label}, %")
             if i == 0:
-                ax.set_title("all tasks" if task == ALL_TASKS else task)
+                ax.set_title(_title(run, task))
+    for row in axes:
+        row[0].set_xlim(*_wide_enough(*row[0].get_xlim()))
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+def _title(run: LoadedRun, task: str) -> str:
+    if task != ALL_TASKS:
+        return task
+    return "all tasks" if len(run.tasks) != 1 else run.tasks[0]
+
+
+def _wide_enough(low: float, high: float, least: float = 5.0) -> tuple[float, float]:
+    """Limits of an axis in percent, at least 5 points apart: equal values must not look like a spread."""
+    missing = max(0.0, least - (high - low)) / 2
+    return low - missing, high + missing
 
 
 def threshold(run: LoadedRun) -> Any:
@@ -83,11 +99,12 @@ def threshold(run: LoadedRun) -> Any:
                 _gate_line(ax, [p for p in run.rows if p["budget"] == budget and p["gate"] == gate], gate, metric)
             ax.margins(x=0.06, y=0.16)
             if i == 0:
-                ax.set_title(f"{budget} budget, all tasks")
+                ax.set_title(f"{budget} budget, {_title(run, ALL_TASKS)}")
             if i == len(metrics) - 1:
                 ax.set_xlabel("pad ratio: drafts not kept, %")
             if j == 0:
                 ax.set_ylabel(f"{label}, %")
+        axes[i][0].set_ylim(*_wide_enough(*axes[i][0].get_ylim()))
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2)
     return figure
@@ -138,16 +155,17 @@ def _label_thresholds(ax: Any, points: Sequence[Row], x: Sequence[float], items:
 def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
     """Top: median first token and time per token; bottom: how many times faster than the reference, with intervals."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(8.4, 6.8))
     axes = figure.subplots(2, 2, sharex=True)
     keys = list(dict.fromkeys(_key(r) for r in run.rows))
     lengths = sorted({r["input_tokens"] for r in run.rows})
+    octaves = math.log2(lengths[-1] / lengths[0]) or 1.0
     for j, (metric, title) in enumerate((("ttft", "first token (TTFT)"), ("tpot", "time per token after it (TPOT)"))):
         top, bottom = axes[0][j], axes[1][j]
         for i, key in enumerate(keys):
-            dodge = 2 ** (0.05 * (i - (len(keys) - 1) / 2))  # side by side where values coincide
+            dodge = 2 ** (0.012 * octaves * (i - (len(keys) - 1) / 2))  # side by side where values coincide
             _latency_line(run, key, metric, dodge, styles[series_name(*key)].line, top, bottom)
         _paper_point(bottom, metric, lengths)
         top.set_title(title)
@@ -158,7 +176,9 @@ def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
         bottom.set_ylim(bottom=0)
         _length_axis(bottom, lengths)
     axes[0][0].set_yscale("log")
+    low, high = axes[0][0].get_ylim()
     axes[0][0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[0][0].yaxis.set_minor_formatter(ScalarFormatter() if high < 10 * low else NullFormatter())
     axes[0][1].set_ylim(bottom=0)
     handles, labels = axes[0][0].get_legend_handles_labels()
     paper_handles, paper_labels = axes[1][0].get_legend_handles_labels()
@@ -200,11 +220,6 @@ def _paper_point(ax: Any, metric: str, lengths: Sequence[int]) -> None:
 
 def _key(row: Row) -> Series:
     return row["variant"], row.get("keep")
-
-
-def series_name(variant: str, keep: float | None) -> str:
-    """What a line of the latency figure is called."""
-    return variant if keep is None else f"{variant}, {100 * keep:.0f} % kept by force"
 
 
 def _length_axis(ax: Any, lengths: Sequence[int]) -> None:

@@ -36,6 +36,11 @@ class LoadedRun(msgspec.Struct, frozen=True):
         return rows
 
     @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in the run's order."""
+        return list(self.summary.get("tasks", ()))
+
+    @property
     def k(self) -> int:
         """Samples an item; 0 for latency."""
         return int(self.summary.get("k") or 0)

@@ -50,7 +50,7 @@ def _what(runs: list[LoadedRun]) -> str:
         names = list(dict.fromkeys(r["variant"] for r in run.rows if "variant" in r))
         if run.kind == COMPARE:
             items = run.summary.get("items") or {}
-            tasks = listed([f"{task} ({items.get(task, '?')} items)" for task in run.summary.get("tasks", ())])
+            tasks = listed([f"{task} ({items.get(task, '?')} items)" for task in run.tasks])
             lines.append(f"Compared on {tasks}, {run.k} samples an item: {listed(names)}.")
         elif run.kind == LATENCY:
             lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
@@ -72,9 +72,10 @@ def _folded(title: str, text: str) -> str:
 def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
     budgets = [b for b in BUDGETS if any(r["budget"] == b for r in run.rows)]
     parts = ["## Comparison", *(_image(f, "Quality by task and budget") for f in figures)]
+    everything = "All tasks" if len(run.tasks) != 1 else run.tasks[0]
     for budget in budgets:
-        parts += [f"### All tasks, {budget} budget", tables.comparison(run, ALL_TASKS, budget)]
-    for task in run.summary.get("tasks", ()):
+        parts += [f"### {everything}, {budget} budget", tables.comparison(run, ALL_TASKS, budget)]
+    for task in run.tasks if len(run.tasks) > 1 else ():
         for budget in budgets:
             rows = (r for r in run.rows if r["task"] == task and r["budget"] == budget)
             slots = next((r.get("budget_slots") for r in rows), None)
@@ -82,6 +83,7 @@ def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
             parts += [title, tables.comparison(run, task, budget)]
     if run.summary.get("differences"):
         parts += ["### Paired differences, all tasks", tables.differences(run, overall=True)]
+    if run.summary.get("differences") and len(run.tasks) > 1:
         parts.append(_folded("Paired differences task by task", tables.differences(run, overall=False)))
     failed = tables.failures(run)
     if failed:

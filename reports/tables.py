@@ -8,7 +8,7 @@ from typing import Any
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
 from reports.paper import latency_cells, paper, quality_rows
 from reports.settle import settled
-from reports.text import DASH, interval, markdown, number, percent, plus_minus, share
+from reports.text import DASH, interval, markdown, number, percent, plus_minus, series_name, share
 
 Row = Mapping[str, Any]
 
@@ -100,9 +100,11 @@ def latency(run: LoadedRun) -> str:
         key = (r["variant"], r.get("keep"), r["input_tokens"])
         rows.append(
             [
-                r["variant"], r["input_tokens"], _milliseconds(r.get("ttft_s")), _milliseconds(r.get("first_pair_s")),
+                series_name(r["variant"], r.get("keep")), r["input_tokens"],
+                _milliseconds(r.get("ttft_s")), _milliseconds(r.get("first_pair_s")),
                 _milliseconds(r.get("tpot16_s")), _milliseconds(r.get("tpot_s")), number(r.get("tokens_per_slot"), 2),
-                _kept(r), *(interval(ratios.get((*key, m)), 1, 2) for m in ("ttft", "tpot16", "tpot")),
+                share(r.get("kept_share"), 0),
+                *(interval(ratios.get((*key, m)), 1, 2) for m in ("ttft", "tpot16", "tpot")),
             ]
         )  # fmt: skip
     columns = [
@@ -112,16 +114,12 @@ def latency(run: LoadedRun) -> str:
     return markdown(columns, rows)
 
 
-def _kept(row: Row) -> str:
-    forced = " (forced)" if row.get("keep") is not None else ""
-    return share(row.get("kept_share"), 0) + forced
-
-
 def floor(run: LoadedRun) -> str:
     """What the shapes allow beside what was measured; an empty string where the run has no such rows."""
     rows = [
         [
-            f["variant"], f["input_tokens"], number(f.get("ttft_flops_ratio"), 2), number(f.get("ttft_measured"), 2),
+            series_name(f["variant"], f.get("keep")), f["input_tokens"],
+            number(f.get("ttft_flops_ratio"), 2), number(f.get("ttft_measured"), 2),
             number(f.get("tpot_bytes_ratio"), 2), number(f.get("tpot_flops_ratio"), 2),
             number(f.get("tpot_measured"), 2),
         ]

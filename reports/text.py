@@ -83,6 +83,11 @@ def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def series_name(variant: str, keep: float | None = None) -> str:
+    """A variant of a latency run, with the kept share where one was forced."""
+    return variant if keep is None else f"{variant}, {100 * keep:.0f} % kept by force"
+
+
 def listed(words: Sequence[str]) -> str:
     """``a, b and c``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

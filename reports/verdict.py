@@ -77,6 +77,11 @@ def _best(run: LoadedRun, budget: str) -> str:
         return ""
     best = max(rows, key=lambda r: r["pass"][k]["value"])
     name = best["variant"]
+    equal = [r["variant"] for r in rows if r["pass"][k]["value"] == best["pass"][k]["value"]]
+    if len(equal) > 1:
+        return f"- **{budget.capitalize()} budget, all tasks:** {listed(equal)} share the highest pass@{k}, " + (
+            f"{interval(best['pass'][k], 100)} %."
+        )
     text = f"- **{budget.capitalize()} budget, all tasks:** the highest pass@{k} has **{name}**, "
     text += f"{interval(best['pass'][k], 100)} %"
     references = [r for r in run.summary.get("references", ()) if r != name]
@@ -123,7 +128,9 @@ def conclusion(differences: Sequence[Row], pace: Pace) -> str:
     if quality == WORSE:
         end = {BETTER: ": speed is bought with quality"}.get(pace.word, ": it does not pay")
         return f"worse {'but' if pace.word == BETTER else 'and'} {pace.said}{end}"
-    risk = f"a loss of up to {number(-100 * low)} points is not excluded" if low is not None else "there is no interval"
+    risk = "there is no interval" if low is None else "no loss within the interval"
+    if low is not None and low < 0:
+        risk = f"a loss of up to {number(-100 * low)} points is not excluded"
     end = ": no gain is shown" if pace.word in (WORSE, OPEN) else ""
     return f"{pace.said}{end}; its quality is not settled ({risk})"
 

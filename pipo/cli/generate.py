@@ -74,8 +74,13 @@ class _Stream:
         return True
 
     def end(self, result: dict[str, Any]) -> None:
-        from pipo.cli.output import cell, note
+        from pipo.cli.output import note
 
         print("" if self._printed else result.get("text", ""))
-        keys = ("finish", "tokens", "slots", "kept_share", "ttft_s", "tpot_s")
-        note(" · ".join(f"{key.replace('_', ' ')} {cell(result[key])}" for key in keys if result.get(key) is not None))
+        parts = [f"{result.get('tokens')} tokens in {result.get('slots')} slots, ended by {result.get('finish')}"]
+        if result.get("kept_share") is not None:
+            parts.append(f"{100 * result['kept_share']:.0f} % of {result.get('offered')} drafts kept")
+        if result.get("ttft_s") is not None and result.get("tpot_s") is not None:
+            first, later = 1000 * result["ttft_s"], 1000 * result["tpot_s"]
+            parts.append(f"first token {first:.1f} ms, then {later:.1f} ms a token")
+        note(" · ".join(parts))

@@ -12,7 +12,9 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Submit, print the job's number, do not wait.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task to run; repeat for several. [default: all]")]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", help="A lab task, or a .jsonl or .toml file; repeat. [default: the lab's]")
+]
 Samples = Annotated[int, typer.Option("--k", min=1, help="Samples per item; pass@k and avg@k use all of them.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items per task. [default: all]")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Base seed; every sample's seed follows from it.")]
@@ -34,7 +36,7 @@ Variants = Annotated[
     typer.Option(
         "--variant",
         metavar="NAME=MODEL:METHOD[:KEY=VALUE,...]",
-        help="Row of the comparison, e.g. 'mine=lab/pipo-opd:pipo:threshold=0.8'; repeat. [default: the lab's six]",
+        help="One row, e.g. mine=lab/pipo-opd:pipo:threshold=0.8, or a TOML file of such; repeat. [default: the lab's]",
     ),
 ]
 
@@ -47,16 +49,32 @@ def without_none(**values: Any) -> dict[str, Any]:
 
 
 def check_tasks(names: list[str] | None) -> list[str] | None:
-    """The task names, each known. Raises BadInput naming the known ones."""
+    """The tasks, each of the lab or an absolute path of a JSONL or TOML file. Raises BadInput naming the known ones."""
     from pipo.errors import BadInput
     from pipo.lab import TASKS
 
+    found = []
     for name in names or ():
-        if name not in TASKS:
-            raise BadInput(f"unknown task {name!r}; tasks are {', '.join(TASKS)}")
-    if names and len(set(names)) < len(names):
-        raise BadInput(f"a task is named twice in {', '.join(names)}; name each once")
-    return names or None
+        if name in TASKS:
+            found.append(name)
+        elif name.endswith((".jsonl", ".toml")):
+            found.append(_existing(name, "--task"))
+        else:
+            raise BadInput(
+                f"unknown task {name!r}; tasks are {', '.join(TASKS)}, or the path of a .jsonl or .toml file"
+            )
+    if len(set(found)) < len(found):
+        raise BadInput(f"a task is named twice in {', '.join(found)}; name each once")
+    return found or None
+
+
+def _existing(name: str, flag: str) -> str:
+    from pipo.errors import BadInput
+
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise BadInput(f"{name} is not a file; {flag} takes the path of one")
+    return str(path.absolute())
 
 
 def check_model(name: str) -> str:
@@ -138,12 +156,15 @@ def parse_variant(text: str) -> dict[str, Any]:
     return {"name": name, "model": check_model(":".join(parts)), "method": checked}
 
 
-def parse_variants(texts: list[str] | None) -> list[dict[str, Any]] | None:
-    """All variants of a comparison; names must differ. None where none was given."""
+def parse_variants(texts: list[str] | None) -> list[dict[str, Any] | str] | None:
+    """All variants of a comparison, TOML files as absolute paths; names must differ. None where none was given."""
     from pipo.errors import BadInput
 
-    variants = [parse_variant(text) for text in texts or ()]
-    names = [v["name"] for v in variants]
+    variants: list[dict[str, Any] | str] = []
+    for text in texts or ():
+        is_file = text.endswith(".toml") and "=" not in text
+        variants.append(_existing(text, "--variant") if is_file else parse_variant(text))
+    names = [v["name"] for v in variants if isinstance(v, dict)]
     for name in names:
         if names.count(name) > 1:
             raise BadInput(f"two variants are named {name!r}; give each its own name")

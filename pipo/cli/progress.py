@@ -50,8 +50,8 @@ class Pace:
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the pace of the last events; None before there is a pace."""
-        seen = self._seen.get(self.total, ())
-        if len(seen) < 2 or not self.total:
+        seen = self._seen.get(self.total)
+        if not seen or len(seen) < 2 or not self.total:
             return None
         (t0, d0), (t1, d1) = seen[0], seen[-1]
         return (self.total - self.done) * (t1 - t0) / (d1 - d0) if d1 > d0 and t1 > t0 else None
@@ -59,8 +59,14 @@ class Pace:
     def words(self) -> str:
         """The last note, rates and metrics, as one short text."""
         figures = self.rates | self.metrics
-        rates = [f"{key.replace('_', ' ')} {cell(value)}" for key, value in figures.items()]
+        rates = [f"{cell(value)} {unit(key)}" if unit(key) else f"{key.replace('_', ' ')} {cell(value)}"
+                 for key, value in figures.items()]  # fmt: skip
         return " · ".join([*([self.note] if self.note else []), *rates])
+
+
+def unit(key: str) -> str:
+    """``tokens_s`` of a progress event is a rate, ``tokens/s``; an empty string for keys that are no rates."""
+    return f"{key[:-2]}/s" if key.endswith("_s") else ""
 
 
 class Lines:
@@ -100,6 +106,7 @@ class Bar:
     def __init__(self, since: float) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._since, self._pace = since, Pace()
         self._console = Console(stderr=True, highlight=False)
@@ -107,7 +114,7 @@ class Bar:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[where]}"),
             TextColumn("[dim]{task.fields[left]}[/dim]"),
-            TextColumn("{task.fields[words]}", markup=False),
+            TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
             transient=True,
             refresh_per_second=8,

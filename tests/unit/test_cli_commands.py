@@ -156,7 +156,7 @@ def test_progress_as_plain_lines(pipo: Pipo, client: FakeClient) -> None:
     )
     lines = pipo("bench", "compare").err.splitlines()
     assert lines[:4] == [
-        "job 1: compare", "loading", "1/10 · lab-chain · tokens s 123", "10/10 · lab-chain · tokens s 123",
+        "job 1: compare", "loading", "1/10 · lab-chain · 123 tokens/s", "10/10 · lab-chain · 123 tokens/s",
     ]  # fmt: skip
 
 
@@ -219,10 +219,12 @@ def test_starting_the_daemon_is_said(pipo: Pipo, client: FakeClient) -> None:
 
 def test_generate_streams_and_sums_up(pipo: Pipo, client: FakeClient) -> None:
     client.play(*(("token", {"text": t, "kept": None, "confidence": None}) for t in ("a = 4", " so 4")))
-    client.outcome["result"] = {"text": "a = 4 so 4", "tokens": 6, "slots": 4, "finish": "eos", "kept_share": None}
+    figures = {"kept_share": 0.5, "offered": 4, "ttft_s": 0.0123, "tpot_s": 0.004}
+    client.outcome["result"] = {"text": "a = 4 so 4", "tokens": 6, "slots": 4, "finish": "eos"} | figures
     said = pipo("generate", "lab/base", "a ?")
     assert said.out == "a = 4 so 4\n"
-    assert "finish eos · tokens 6 · slots 4" in said.err
+    words = "6 tokens in 4 slots, ended by eos · 50 % of 4 drafts kept · first token 12.3 ms, then 4.0 ms a token"
+    assert words in said.err
     said = pipo("generate", "lab/base", "a ?", "--json")
     assert json.loads(said.out)["result"]["text"] == "a = 4 so 4"
 

@@ -79,22 +79,22 @@ def test_first_command_starts_the_daemon_and_ends_with_the_result(environ: dict[
 
 
 def test_ctrl_c_leaves_the_job_running_and_a_second_command_joins_it(environ: dict[str, str]) -> None:
-    process = begin([*NOOP, "40", "0.05"], environ)
+    process = begin([*NOOP, "24", "0.06"], environ)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     job = str(latest(environ).id)
     assert process.returncode == 130, err
     assert f"`pipo jobs wait {job}`" in err
     assert latest(environ).state == "running"
-    again = run([*NOOP, "40", "0.05"], environ)
+    again = run([*NOOP, "24", "0.06"], environ)
     assert again.returncode == 0
     assert f"job {job} with these very settings is running already" in again.stderr
     waited = run([*PIPO, "jobs", "wait", job, "--json"], environ)
-    assert json.loads(waited.stdout)["result"] == {"items": 40, "resumed_at": 0}
+    assert json.loads(waited.stdout)["result"] == {"items": 24, "resumed_at": 0}
 
 
 def test_cancelled_elsewhere_and_resumed(environ: dict[str, str]) -> None:
-    process = begin([*NOOP, "30", "0.06"], environ)
+    process = begin([*NOOP, "20", "0.06"], environ)
     job = str(latest(environ).id)
     assert run([*PIPO, "jobs", "cancel", job], environ).returncode == 0
     _, err = process.communicate(timeout=30)
@@ -114,7 +114,7 @@ def test_failures_of_the_job_are_exit_codes(environ: dict[str, str]) -> None:
 
 
 def test_killed_daemon_is_said_and_the_same_command_goes_on(environ: dict[str, str]) -> None:
-    process = begin([*NOOP, "31", "0.06"], environ)
+    process = begin([*NOOP, "21", "0.06"], environ)
     job = str(latest(environ).id)
     time.sleep(0.2)
     with connect(start=False, home=Path(environ["PIPO_HOME"])) as client:
@@ -122,7 +122,7 @@ def test_killed_daemon_is_said_and_the_same_command_goes_on(environ: dict[str, s
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3, err
     assert f"`pipo jobs wait {job}`" in err
-    again = run([*NOOP, "31", "0.06", "--json"], environ)
+    again = run([*NOOP, "21", "0.06", "--json"], environ)
     assert again.returncode == 0, again.stderr
     assert "started the daemon" in again.stderr and f"job {job} with these very settings" in again.stderr
     assert json.loads(again.stdout)["result"]["resumed_at"] > 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipo.cli import models
-from pipo.cli.options import check_method, check_out, parse_variant, parse_variants
+from pipo.cli.options import check_method, check_out, check_tasks, parse_variant, parse_variants
 from pipo.cli.output import cell, duration, table_lines
 from pipo.cli.progress import Pace
 from pipo.errors import BadInput, BadModel
@@ -154,6 +154,19 @@ def test_equal_names_and_missing_configs_are_refused(tmp_path: Path, client: Fak
         parse_variants(["a=lab/base:regular", "a=lab/base:mtp"])
     with pytest.raises(BadModel, match=r"config\.json"):
         parse_variant(f"a={tmp_path}:regular")
+
+
+def test_tasks_and_variants_may_be_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("items.jsonl", "rows.toml"):
+        (tmp_path / name).touch()
+    assert check_tasks(["lab-chain", "items.jsonl"]) == ["lab-chain", str(tmp_path / "items.jsonl")]
+    assert parse_variants(["rows.toml"]) == [str(tmp_path / "rows.toml")]
+    for check, name in ((check_tasks, "none.jsonl"), (check_tasks, "chess"), (parse_variants, "none.toml")):
+        with pytest.raises(BadInput, match=name.partition(".")[0]):
+            check([name])
+    with pytest.raises(BadInput, match="twice"):
+        check_tasks(["lab-chain", "lab-chain"])
 
 
 def test_a_setting_of_another_method_is_refused() -> None:
