@@ -30,6 +30,7 @@ def threshold(
     random: Annotated[
         bool, typer.Option("--random/--no-random", help="Also gate by coin flip at the same pad ratio.")
     ] = True,
+    family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -39,9 +40,11 @@ def threshold(
 
     for value in threshold or ():
         o.check_method("pipo", threshold=value)
+    lab = o.check_family(family)
     spec = o.without_none(
+        family=lab,
         tasks=o.check_tasks(task),
-        model=o.check_model(model),
+        model=o.check_model(model, lab),
         thresholds=sorted(set(threshold)) if threshold else None,
         k=k,
         limit=limit,

@@ -22,6 +22,7 @@ def compare(
     top_k: o.TopK = None,
     top_p: o.TopP = None,
     presence_penalty: o.Presence = None,
+    family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -29,10 +30,12 @@ def compare(
     from pipo.cli.follow import run_job
     from pipo.cli.show import compare as show
 
+    lab = o.check_family(family)
     spec = o.without_none(
+        family=lab,
         tasks=o.check_tasks(task),
         sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
-        variants=o.parse_variants(variant),
+        variants=o.parse_variants(variant, lab),
         k=k,
         limit=limit,
         seed=seed,
@@ -54,6 +57,7 @@ def latency(
         typer.Option("--keep", min=0, max=1, help="Kept share to force beside the model's own. [default: 1 and 0.8]"),
     ] = None,
     seed: o.Seed = 0,
+    family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -61,8 +65,10 @@ def latency(
     from pipo.cli.follow import run_job
     from pipo.cli.show import latency as show
 
+    lab = o.check_family(family)
     spec = o.without_none(
-        variants=o.parse_variants(variant),
+        family=lab,
+        variants=o.parse_variants(variant, lab),
         input_lengths=input_length or None,
         tokens=tokens,
         trials=trials,

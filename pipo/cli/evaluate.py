@@ -28,6 +28,7 @@ def run(
     top_k: o.TopK = None,
     top_p: o.TopP = None,
     presence_penalty: o.Presence = None,
+    family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -38,11 +39,13 @@ def run(
     from pipo.cli.follow import run_job
     from pipo.cli.show import compare
 
+    lab = o.check_family(family)
     spec = o.without_none(
+        family=lab,
         tasks=o.check_tasks(task),
         method=o.check_method(method, threshold, depth, keep_rate),
         sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
-        model=o.check_model(model),
+        model=o.check_model(model, lab),
         k=k,
         limit=limit,
         slots=slots,

@@ -31,6 +31,7 @@ def run(
     top_k: o.TopK = None,
     top_p: o.TopP = None,
     presence_penalty: o.Presence = None,
+    family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -41,10 +42,12 @@ def run(
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     if not text:
         raise BadInput("the prompt is empty; give at least one word")
+    lab = o.check_family(family)
     spec = o.without_none(
+        family=lab,
         method=o.check_method(method, threshold, depth, keep_rate),
         sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
-        model=o.check_model(model),
+        model=o.check_model(model, lab),
         prompt=text,
         seed=seed,
         max_slots=slots,

@@ -23,12 +23,15 @@ def build(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that train side by side.")] = 2,
     seed: o.Seed = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the family goes. [default: PIPO_HOME/models/lab]")
+        Path | None, typer.Option("--out", help="Where the family goes. [default: PIPO_HOME/models/lab, or lab-quick]")
     ] = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
-    """Train the lab's models anew: teacher, base, control, PIPO-SFT, PIPO-OPD. Goes on where it stopped."""
+    """Train the lab's models anew: teacher, base, control, PIPO-SFT, PIPO-OPD.
+
+    Goes on where it stopped. Other commands take the result with --family.
+    """
     from pipo.cli.follow import run_job
     from pipo.cli.show import plain
 

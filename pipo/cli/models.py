@@ -56,7 +56,7 @@ def _known(extra: list[Path]) -> list[tuple[str, Path]]:
     built = paths().models
     found += [(str(path), path) for path in model_folders(built)] if built.is_dir() else []
     for folder in extra:
-        inside = model_folders(folder)
+        inside = model_folders(folder.expanduser().absolute())
         if not inside:
             raise BadModel(f"{folder} holds no model; a model folder has config.json and model.safetensors")
         found += [(str(path), path) for path in inside]

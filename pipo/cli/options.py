@@ -40,6 +40,11 @@ Variants = Annotated[
     ),
 ]
 
+Family = Annotated[
+    Path | None,
+    typer.Option("--family", help="Folder that lab/... means, from `pipo lab build`. [default: the shipped]"),
+]
+
 _METHOD_KEYS = {"threshold": float, "depth": int, "keep_rate": float}
 
 
@@ -77,12 +82,23 @@ def _existing(name: str, flag: str) -> str:
     return str(path.absolute())
 
 
-def check_model(name: str) -> str:
+def check_family(folder: Path | None) -> str | None:
+    """The absolute path of a lab family; None is the shipped one. Raises BadModel where it holds none."""
+    from pipo.lab import lab_manifest
+
+    if folder is None:
+        return None
+    absolute = folder.expanduser().absolute()
+    lab_manifest(absolute)
+    return str(absolute)
+
+
+def check_model(name: str, family: str | None = None) -> str:
     """A lab name as it is, a folder as an absolute path (the worker runs elsewhere). Raises BadModel."""
     from pipo.errors import BadModel
     from pipo.lab import resolve_model
 
-    folder = Path(resolve_model(name))
+    folder = Path(resolve_model(name, family))
     if name.startswith("lab/"):
         return name
     if not (folder / "config.json").is_file():
@@ -128,7 +144,7 @@ def check_method(
     return {"name": name, **given}
 
 
-def parse_variant(text: str) -> dict[str, Any]:
+def parse_variant(text: str, family: str | None = None) -> dict[str, Any]:
     """``NAME=MODEL:METHOD[:KEY=VALUE,...]`` as ``{name, model, method}``, checked as far as torch is not needed.
 
     Raises:
@@ -153,17 +169,17 @@ def parse_variant(text: str) -> dict[str, Any]:
         except ValueError as e:
             raise BadInput(f"{key} in variant {text!r} must be a number, not {value!r}") from e
     checked = check_method(method, **settings)
-    return {"name": name, "model": check_model(":".join(parts)), "method": checked}
+    return {"name": name, "model": check_model(":".join(parts), family), "method": checked}
 
 
-def parse_variants(texts: list[str] | None) -> list[dict[str, Any] | str] | None:
+def parse_variants(texts: list[str] | None, family: str | None = None) -> list[dict[str, Any] | str] | None:
     """All variants of a comparison, TOML files as absolute paths; names must differ. None where none was given."""
     from pipo.errors import BadInput
 
     variants: list[dict[str, Any] | str] = []
     for text in texts or ():
         is_file = text.endswith(".toml") and "=" not in text
-        variants.append(_existing(text, "--variant") if is_file else parse_variant(text))
+        variants.append(_existing(text, "--variant") if is_file else parse_variant(text, family))
     names = [v["name"] for v in variants if isinstance(v, dict)]
     for name in names:
         if names.count(name) > 1:

@@ -169,6 +169,15 @@ def test_tasks_and_variants_may_be_files(tmp_path: Path, monkeypatch: pytest.Mon
         check_tasks(["lab-chain", "lab-chain"])
 
 
+def test_a_family_of_ones_own(pipo: Pipo, client: FakeClient, tmp_path: Path) -> None:
+    assert pipo("bench", "compare", "--family", str(tmp_path / "none")).code == 2
+    (tmp_path / "manifest.json").write_text('{"size": "quick", "seed": 0, "models": {}, "tasks": {}}')
+    for argv in (["bench", "compare"], ["bench", "latency"], ["ablate", "threshold"], ["eval", "lab/base"],
+                 ["generate", "lab/base", "a"]):  # fmt: skip
+        assert pipo(*argv, "--family", str(tmp_path), "--detach").code == 0
+        assert client.submitted[-1][1]["family"] == str(tmp_path)
+
+
 def test_a_setting_of_another_method_is_refused() -> None:
     with pytest.raises(BadInput, match="--depth has no effect on method pipo"):
         check_method("pipo", threshold=0.5, depth=3)
