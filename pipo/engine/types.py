@@ -93,7 +93,7 @@ class Draft(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What one engine step did for one request. ``time``: seconds on ``time.perf_counter``'s clock, taken in the engine.
+    """What one engine step did for one request. ``time``: seconds on ``time.perf_counter``'s clock, taken in the engine
 
     ``tokens``: the real tokens that came out, in order. ``places``: the same with PADs where drafts were rejected
     (pair methods: always two places a slot, a pair that EOS ends included, PAD after it). ``slots``: slots committed.
