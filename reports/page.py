@@ -22,6 +22,8 @@ GUIDE = """\
   errors are clustered by item; differences are paired by item; times are bootstrapped medians.
 - *better* and *worse* mean that the interval leaves out no difference, *not settled* that it does not. Of twenty such
   intervals one misses by chance: a single settled difference in a long table is weak evidence.
+- A variant is judged against the reference that has the same model, where there is one (only the method differs), else
+  against every reference, and the least favourable difference decides. *control* has had as much training as pipo.
 - **tokens/s** in the comparison: the whole batch together (times of single samples under that load are in the CSV);
   the latency table is at batch 1. Speeds within 5 % of each other are called about as fast."""
 
@@ -31,7 +33,7 @@ def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
     parts = [
         "# PIPO: decoding methods compared",
         _what(runs),
-        "## In short",
+        "## In short: does it pay?",
         *answers(runs),
     ]
     for i, run in enumerate(runs):

@@ -97,7 +97,6 @@ def _kept(run: LoadedRun, name: str) -> Row | None:
 
 def _challenger(run: LoadedRun, name: str, latency: LoadedRun | None) -> str:
     against, kept = judged_against(run, name), _kept(run, name)
-    share_text = f", {share(kept['value'], 0)} % of its drafts kept" if kept else ""
     pace = pace_of(run, name, latency)
     parts = []
     for budget in budgets_of(run):
@@ -106,7 +105,8 @@ def _challenger(run: LoadedRun, name: str, latency: LoadedRun | None) -> str:
             parts.append(f"under the {budget} budget {conclusion(found, pace)}")
     if not parts:
         return ""
-    return f"- **{name}**{share_text}, judged against {listed(against)}: {'; '.join(parts)}. {pace.text}".rstrip()
+    share_text = f", {share(kept['value'], 0)} % of its drafts kept" if kept else ""
+    return f"- **{name}**, judged against {listed(against)}{share_text}: {'; '.join(parts)}. {pace.text}".rstrip()
 
 
 def pace_of(run: LoadedRun, name: str, latency: LoadedRun | None) -> Pace:
@@ -124,15 +124,15 @@ def conclusion(differences: Sequence[Row], pace: Pace) -> str:
     quality, low = settled(least), least.get("low")
     if quality == BETTER:
         end = {BETTER: ": it pays", WORSE: ": quality is bought with time"}.get(pace.word, "")
-        return f"better {'but' if pace.word == WORSE else 'and'} {pace.said}{end}"
+        return f"**better {'but' if pace.word == WORSE else 'and'} {pace.said}{end}**"
     if quality == WORSE:
         end = {BETTER: ": speed is bought with quality"}.get(pace.word, ": it does not pay")
-        return f"worse {'but' if pace.word == BETTER else 'and'} {pace.said}{end}"
+        return f"**worse {'but' if pace.word == BETTER else 'and'} {pace.said}{end}**"
     risk = "there is no interval" if low is None else "no loss within the interval"
     if low is not None and low < 0:
         risk = f"a loss of up to {number(-100 * low)} points is not excluded"
     end = ": no gain is shown" if pace.word in (WORSE, OPEN) else ""
-    return f"{pace.said}{end}; its quality is not settled ({risk})"
+    return f"**{pace.said}{end}; its quality is not settled** ({risk})"
 
 
 def _standing(run: LoadedRun, latency: LoadedRun | None) -> str:

@@ -146,12 +146,11 @@ def _took(info: JobInfo) -> str:
 
 
 def _mention_earlier(client: Client, info: JobInfo) -> None:
-    """An unfinished job of the same settings that ended early can be resumed: say so instead of guessing."""
-    for other in client.jobs():
-        same = other.id != info.id and other.kind == info.kind and other.spec == info.spec
-        if same and other.state in ("failed", "cancelled"):
-            note(
-                f"job {other.id} with these settings {other.state} earlier; this is a new one "
-                f"(`pipo jobs resume {other.id}` would go on from its finished items)"
-            )
-            return
+    """The last job of these settings ended early and can be resumed: say so instead of guessing."""
+    others = [o for o in client.jobs() if (o.kind, o.spec) == (info.kind, info.spec) and o.id != info.id]
+    if others and others[-1].state in ("failed", "cancelled"):
+        last = others[-1]
+        note(
+            f"job {last.id} with these settings {'failed' if last.state == 'failed' else 'was cancelled'} earlier; "
+            f"this is a new one (`pipo jobs resume {last.id}` would go on from its finished items)"
+        )

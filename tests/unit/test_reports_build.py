@@ -72,7 +72,7 @@ def test_page_has_answer_first_then_figures_guide_and_provenance(built: Path) ->
     page = built.read_text()
     titles = [line for line in page.splitlines() if line.startswith("## ")]
     assert titles == [
-        "## In short", "## Comparison", "## Latency", "## Threshold", "## How to read this",
+        "## In short: does it pay?", "## Comparison", "## Latency", "## Threshold", "## How to read this",
         "## Where the numbers come from",
     ]  # fmt: skip
     for needed in (

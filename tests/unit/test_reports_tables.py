@@ -121,15 +121,16 @@ def test_speed_is_the_same_only_where_the_whole_interval_is_near_one() -> None:
 
 
 QUALITY = {BETTER: estimate(0.10), WORSE: estimate(-0.10), OPEN: estimate(0.01)}
+RISK = "(a loss of up to 3.0 points is not excluded)"
 CONCLUSIONS = {
-    (BETTER, BETTER): "better and faster: it pays",
-    (BETTER, WORSE): "better but slower: quality is bought with time",
-    (BETTER, SAME): "better and about as fast",
-    (WORSE, BETTER): "worse but faster: speed is bought with quality",
-    (WORSE, WORSE): "worse and slower: it does not pay",
-    (WORSE, OPEN): "worse and of unsettled speed: it does not pay",
-    (OPEN, BETTER): "faster; its quality is not settled (a loss of up to 3.0 points is not excluded)",
-    (OPEN, WORSE): "slower: no gain is shown; its quality is not settled (a loss of up to 3.0 points is not excluded)",
+    (BETTER, BETTER): "**better and faster: it pays**",
+    (BETTER, WORSE): "**better but slower: quality is bought with time**",
+    (BETTER, SAME): "**better and about as fast**",
+    (WORSE, BETTER): "**worse but faster: speed is bought with quality**",
+    (WORSE, WORSE): "**worse and slower: it does not pay**",
+    (WORSE, OPEN): "**worse and of unsettled speed: it does not pay**",
+    (OPEN, BETTER): f"**faster; its quality is not settled** {RISK}",
+    (OPEN, WORSE): f"**slower: no gain is shown; its quality is not settled** {RISK}",
 }
 
 
@@ -139,8 +140,8 @@ def test_conclusion_follows_the_data(quality: str, pace: str) -> None:
 
 
 def test_least_favourable_reference_decides() -> None:
-    assert conclusion([QUALITY[BETTER], QUALITY[WORSE]], Pace(BETTER)).startswith("worse")
-    assert conclusion([QUALITY[BETTER], QUALITY[OPEN]], Pace(BETTER)).startswith("faster; its quality is not settled")
+    assert conclusion([QUALITY[BETTER], QUALITY[WORSE]], Pace(BETTER)).startswith("**worse")
+    assert conclusion([QUALITY[BETTER], QUALITY[OPEN]], Pace(BETTER)).startswith("**faster; its quality is not settled")
 
 
 def test_a_variant_on_a_reference_model_is_judged_against_that_one(compare: LoadedRun) -> None:
