@@ -152,9 +152,14 @@ class Batch:
 def prefill(w: Weights, angles: Angles, decoder: Decoder, rows: Sequence[Progress]) -> Batch:
     """A batch of new rows after one ragged backbone pass over their prompts; rows of one group share it."""
     index: dict[object, int] = {}
-    owner = [index.setdefault((r.request.group, r.request.prompt) if r.request.group else i, len(index))
-             for i, r in enumerate(rows)]  # fmt: skip
-    prompts = [rows[owner.index(i)].request.prompt for i in range(len(index))]
+    prompts: list[tuple[int, ...]] = []
+    owner = []
+    for i, r in enumerate(rows):
+        key = (r.request.group, r.request.prompt) if r.request.group is not None else i
+        if key not in index:
+            index[key] = len(prompts)
+            prompts.append(r.request.prompt)
+        owner.append(index[key])
     pad, width = rows[0].limits.pad, 2 if decoder.pairs else 1
     lens = [-(-len(p) // width) for p in prompts]
     L = max(lens)

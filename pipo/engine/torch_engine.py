@@ -38,6 +38,7 @@ class TorchEngine:
         self.model, self.max_batch, self.prefill_places = model, max_batch, prefill_places
         self.submitted: dict[str, float] = {}
         self._waiting: deque[Progress] = deque()
+        self._groups: dict[str, tuple[int, ...]] = {}  # prompts of the groups that wait
         self._batches: dict[tuple[str, int], Batch] = {}
         self._live: dict[str, Progress] = {}
         self._cancelled: set[str] = set()
@@ -63,6 +64,8 @@ class TorchEngine:
         self.submitted[request.id] = time.perf_counter()
         self._live[request.id] = progress = Progress(request, limits)
         self._waiting.append(progress)
+        if request.group is not None:
+            self._groups[request.group] = request.prompt
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step, with finish ``cancelled``; one that has ended already is left alone."""
@@ -135,6 +138,8 @@ class TorchEngine:
                 break
         gone = {id(p) for p in chosen}
         self._waiting = deque(p for p in self._waiting if id(p) not in gone)
+        if not self._waiting:
+            self._groups.clear()
         return chosen
 
     def _start(self, rows: list[Progress]) -> list[Event]:
@@ -182,9 +187,8 @@ class TorchEngine:
                 raise BadInput(f"{name} {value} must be at least 1")
         if r.max_slots is None and r.max_tokens is None:
             raise BadInput(f"request {r.id!r} has no budget; set max_slots or max_tokens")
-        for other in self._waiting:
-            if r.group is not None and other.request.group == r.group and other.request.prompt != r.prompt:
-                raise BadInput(f"requests of group {r.group!r} have different prompts; a group shares one prompt")
+        if r.group is not None and self._groups.get(r.group, r.prompt) != r.prompt:
+            raise BadInput(f"requests of group {r.group!r} have different prompts; a group shares one prompt")
         room = config.max_position_embeddings - _places(r)
         if room < 1:
             unit = "pairs" if r.method.pairs else "tokens"
