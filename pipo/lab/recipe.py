@@ -60,7 +60,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
 FULL = Recipe(
     tasks=("lab-chain", "lab-choice", "lab-recall"), base_tokens=3_000_000, teacher_tokens=3_500_000,
-    rollout_items=12_000, rollout_samples=2, sft_tokens=3_000_000, opd_tokens=300_000, valid_items=24,
+    rollout_items=12_000, rollout_samples=2, sft_tokens=2_500_000, opd_tokens=250_000, valid_items=24,
 )  # fmt: skip
 QUICK = Recipe(
     tasks=("lab-chain",), base_tokens=600_000, teacher_tokens=700_000, rollout_items=2_000, rollout_samples=2,

@@ -17,7 +17,7 @@ from torch import nn
 
 from pipo.errors import BadInput, Cancelled
 from pipo.jobs import JobContext
-from pipo.train.data import Batches, MicroBatch
+from pipo.train.data import MicroBatch
 from pipo.train.optim import learning_rate, make_optimizers
 
 
@@ -41,6 +41,13 @@ class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise BadInput(f"learning rate {self.lr} must lie in (0, 1)")
         if self.save_every < 1 or self.log_every < 1:
             raise BadInput("save_every and log_every count steps and must be at least 1")
+
+
+class Steps(Protocol):
+    """Where steps come from: pools of them, pool i the same for the same seed and progress (and, on policy, model)."""
+
+    def pool(self, index: int, progress: float) -> list[list[MicroBatch]]:
+        """All steps of pool ``index``, each a list of micro-batches."""
 
 
 class Objective(Protocol):
@@ -96,7 +103,7 @@ class _Run:
         for k in ("step", "tokens", "pool", "place", "pool_progress", "seconds"):
             setattr(self, k, state[k])
 
-    def next_step(self, batches: Batches, progress: float) -> list[MicroBatch]:
+    def next_step(self, batches: Steps, progress: float) -> list[MicroBatch]:
         """The next step; a used-up pool is followed by one drawn at the present progress."""
         if not self.queue:
             self.queue = batches.pool(self.pool, self.pool_progress)
@@ -109,7 +116,7 @@ class _Run:
 
 def train(
     model: nn.Module,
-    batches: Batches,
+    batches: Steps,
     objective: Objective,
     settings: LoopSettings,
     folder: Path,
@@ -127,6 +134,7 @@ def train(
     run = _Run(model, settings)
     if checkpoint.exists():
         run.load(checkpoint)
+        _cut_metrics(folder / "metrics.jsonl", run.step)
         ctx.emit("log", text=f"{note}: goes on from step {run.step}")
     model.train()
     began, spent = time.monotonic(), run.seconds
@@ -154,6 +162,13 @@ def train(
     run.save(checkpoint)
     named = {n: round(p, 5) for n, p in zip(objective.names, parts, strict=False)}
     return {"steps": run.step, "tokens": run.tokens, "seconds": round(run.seconds, 1), **named}
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop rows of steps that the checkpoint does not hold; they are about to be done again."""
+    if path.exists():
+        rows = [line for line in path.read_text().split("\n")[:-1] if json.loads(line)["step"] <= step]
+        path.write_text("".join(row + "\n" for row in rows))
 
 
 def _check(ctx: JobContext, run: _Run, checkpoint: Path) -> None:

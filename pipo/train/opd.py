@@ -59,7 +59,10 @@ def opd_batch(prompts: list[list[int]], events: list[list[Event]], pad: int) -> 
                 draft_ids.append(event.drafts[0].id)
             pair += 1
     ids_BT = _stack(rows, pad, even=True)
-    t = torch.tensor
+
+    def t(values: list[Any]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.long)
+
     return OPDBatch(
         ids_BT, torch.empty(0), int((ids_BT != pad).sum()), _stack(real, pad), t(first).view(-1, 2),
         t(first_at).view(-1, 2), t(first_ids), t(draft).view(-1, 2), t(draft_at).view(-1, 2), t(draft_ids),
@@ -95,7 +98,7 @@ class OnPolicy:
         prompts = self.prompts(index)
         method = Method(name="pipo", threshold=self.thresholds[index % len(self.thresholds)])
         requests = [
-            Request(id=f"{index}/{i}", prompt=tuple(p), method=method, seed=hash((self.seed, index, i)) & (2**62 - 1),
+            Request(id=f"{index}/{i}", prompt=tuple(p), method=method, seed=(self.seed * 1_000_003 + index) * 1_000_003 + i,
                     max_slots=self.max_slots)
             for i, p in enumerate(prompts)
         ]  # fmt: skip
