@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipod.client import JobInfo, connect
+from pipod.client import Client, JobInfo, connect
 
 pytestmark = pytest.mark.xdist_group("cli-daemon")
 
@@ -33,6 +33,7 @@ def noop(items: int, delay: float, fault: str = "", json: bool = False) -> None:
 main()
 """
 NOOP = [sys.executable, "-c", FOLLOW, "noop"]
+LONG = [*NOOP, "400", "0.05"]  # longer than any test waits, on a busy machine too: each cancels it
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +51,51 @@ def run(command: list[str], environ: dict[str, str]) -> subprocess.CompletedProc
     return done
 
 
-def begin(command: list[str], environ: dict[str, str]) -> subprocess.Popen[str]:
-    """Start a command that follows a job, and return when it has shown progress."""
+def begin(command: list[str], environ: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
+    """Start a command that follows a job; returns when it has shown progress, with what it said up to there."""
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    said = ""
     for line in process.stderr:
-        if "/" in line and "item" in line:
-            return process
-    raise AssertionError(f"no progress shown; ended with {process.wait()}")
+        said += line
+        if "/400" in line:
+            return process, said
+    raise AssertionError(f"no progress shown; ended with {process.wait()}\n{said}")
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and the rest of what it said."""
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return process.returncode, err
+
+
+def daemon(environ: dict[str, str]) -> Client:
+    return connect(start=False, home=Path(environ["PIPO_HOME"]))
 
 
 def latest(environ: dict[str, str]) -> JobInfo:
     """The newest job, asked for in this process (starting another takes longer than some tests)."""
-    with connect(start=False, home=Path(environ["PIPO_HOME"])) as client:
+    with daemon(environ) as client:
         return client.jobs()[-1]
+
+
+def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.02)
+
+
+def items_of(job: JobInfo) -> list[str]:
+    """The items that a noop job has finished, as its records name them."""
+    return [line.split(" by ")[0] for line in (Path(job.folder) / "records.txt").read_text().splitlines()]
+
+
+def cancel(job: JobInfo, environ: dict[str, str]) -> None:
+    with daemon(environ) as client:
+        client.cancel(job.id)
+        client.wait(job.id)
 
 
 def test_first_command_starts_the_daemon_and_ends_with_the_result(environ: dict[str, str]) -> None:
@@ -79,29 +111,36 @@ def test_first_command_starts_the_daemon_and_ends_with_the_result(environ: dict[
 
 
 def test_ctrl_c_leaves_the_job_running_and_a_second_command_joins_it(environ: dict[str, str]) -> None:
-    process = begin([*NOOP, "24", "0.06"], environ)
+    process, _ = begin(LONG, environ)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    job = str(latest(environ).id)
-    assert process.returncode == 130, err
-    assert f"`pipo jobs wait {job}`" in err
-    assert latest(environ).state == "running"
-    again = run([*NOOP, "24", "0.06"], environ)
-    assert again.returncode == 0
-    assert f"job {job} with these very settings is running already" in again.stderr
-    waited = run([*PIPO, "jobs", "wait", job, "--json"], environ)
-    assert json.loads(waited.stdout)["result"] == {"items": 24, "resumed_at": 0}
+    code, err = end(process)
+    job = latest(environ)
+    assert code == 130, err
+    assert f"`pipo jobs wait {job.id}`" in err
+    assert job.state == "running"
+    again, said = begin(LONG, environ)
+    assert f"job {job.id} with these very settings is running already" in said
+    cancel(job, environ)
+    code, err = end(again)
+    assert code == 130 and f"job {job.id} was cancelled" in err
 
 
-def test_cancelled_elsewhere_and_resumed(environ: dict[str, str]) -> None:
-    process = begin([*NOOP, "20", "0.06"], environ)
-    job = str(latest(environ).id)
-    assert run([*PIPO, "jobs", "cancel", job], environ).returncode == 0
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "cancelled" in err
-    resumed = run([*PIPO, "jobs", "resume", job, "--json"], environ)
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["result"]["resumed_at"] > 0
+def test_cancelled_job_is_resumed_from_its_items(environ: dict[str, str]) -> None:
+    process, _ = begin(LONG, environ)
+    job = latest(environ)
+    assert run([*PIPO, "jobs", "cancel", str(job.id)], environ).returncode == 0
+    assert end(process)[0] == 130
+    with daemon(environ) as client:
+        client.wait(job.id)
+    before = items_of(job)
+    resumed = run([*PIPO, "jobs", "resume", str(job.id), "--detach"], environ)
+    assert (resumed.returncode, resumed.stdout) == (0, f"{job.id}\n")
+    follower, _ = begin([*PIPO, "jobs", "wait", str(job.id)], environ)
+    until(lambda: len(items_of(job)) > len(before))
+    cancel(job, environ)
+    assert end(follower)[0] == 130
+    items = items_of(job)
+    assert items[: len(before)] == before and len(set(items)) == len(items), "an item was done twice"
 
 
 def test_failures_of_the_job_are_exit_codes(environ: dict[str, str]) -> None:
@@ -114,16 +153,18 @@ def test_failures_of_the_job_are_exit_codes(environ: dict[str, str]) -> None:
 
 
 def test_killed_daemon_is_said_and_the_same_command_goes_on(environ: dict[str, str]) -> None:
-    process = begin([*NOOP, "21", "0.06"], environ)
-    job = str(latest(environ).id)
-    time.sleep(0.2)
-    with connect(start=False, home=Path(environ["PIPO_HOME"])) as client:
+    process, _ = begin(LONG, environ)
+    job = latest(environ)
+    with daemon(environ) as client:
         os.kill(client.status().pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 3, err
-    assert f"`pipo jobs wait {job}`" in err
-    again = run([*NOOP, "21", "0.06", "--json"], environ)
-    assert again.returncode == 0, again.stderr
-    assert "started the daemon" in again.stderr and f"job {job} with these very settings" in again.stderr
-    assert json.loads(again.stdout)["result"]["resumed_at"] > 0
-    assert Path(json.loads(again.stdout)["folder"]).is_dir()
+    code, err = end(process)
+    assert code == 3, err
+    assert f"`pipo jobs wait {job.id}`" in err
+    before = items_of(job)
+    again, said = begin(LONG, environ)
+    assert "started the daemon" in said and f"job {job.id} with these very settings" in said
+    until(lambda: len(items_of(job)) > len(before))
+    cancel(job, environ)
+    assert end(again)[0] == 130
+    items = items_of(job)
+    assert items[: len(before)] == before and len(set(items)) == len(items), "an item was done twice"
