@@ -25,9 +25,13 @@ MODELS = {"base": "base", "control": "control", "teacher": "teacher", "pipo-sft"
 
 
 class BuildSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of a build. ``out``: the family's folder (None: PIPO_HOME/models/lab or lab-quick)."""
+    """Settings of a build. ``out``: the family's folder (None: PIPO_HOME/models/lab, with ``quick`` lab-quick).
+
+    ``smoke``: the sizes of tests; every stage runs, nothing is learned well.
+    """
 
     quick: bool = False
+    smoke: bool = False
     workers: int = 2
     out: str | None = None
     seed: int = 0
@@ -43,8 +47,8 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         s = msgspec.convert(spec, BuildSettings)
     except msgspec.ValidationError as e:
         raise BadInput(f"lab build settings: {e}") from e
-    size = "quick" if s.quick else "full"
-    out = Path(s.out).expanduser() if s.out else paths().models / ("lab-quick" if s.quick else "lab")
+    size = "smoke" if s.smoke else "quick" if s.quick else "full"
+    out = Path(s.out).expanduser() if s.out else paths().models / ("lab" if size == "full" else f"lab-{size}")
     try:
         (out / "stages").mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -66,3 +66,8 @@ QUICK = Recipe(
     tasks=("lab-chain",), base_tokens=600_000, teacher_tokens=700_000, rollout_items=2_000, rollout_samples=2,
     sft_tokens=600_000, opd_tokens=60_000, valid_items=12,
 )  # fmt: skip
+SMOKE = Recipe(  # for tests: every stage runs for real, nothing is learned well
+    tasks=("lab-chain",), base_tokens=60_000, teacher_tokens=120_000, rollout_items=384, rollout_samples=2,
+    sft_tokens=30_000, opd_tokens=6_000, valid_items=3,
+)  # fmt: skip
+RECIPES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}

@@ -1,4 +1,4 @@
-"""One stage of the lab's build, in a process of its own: ``python -m pipo.lab.stage FOLDER STAGE full|quick [SEED]``.
+"""One stage of the lab's build, in a process of its own: ``python -m pipo.lab.stage FOLDER STAGE SIZE [SEED]``.
 
 A stage reads and writes below FOLDER alone and ends by writing ``STAGE/done.json``; run again, it goes on from its
 last checkpoint. Progress goes to standard output as JSON lines.
@@ -19,7 +19,7 @@ import torch
 
 from pipo.jobs import JobContext, LocalContext
 from pipo.lab.calibrate import calibrate_tasks
-from pipo.lab.recipe import FULL, QUICK, Recipe, student_config, teacher_config
+from pipo.lab.recipe import RECIPES, Recipe, student_config, teacher_config
 from pipo.lab.rollouts import make_rollouts
 from pipo.lab.rows import FreshRows
 from pipo.lab.tokenizer import PAD, lab_tokenizer
@@ -29,8 +29,6 @@ from pipo.train.jobs import train_opd, train_sft
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import Regular
 from pipo.train.settings import OPDSettings, SFTSettings
-
-RECIPES = {"full": FULL, "quick": QUICK}
 
 
 def _pretrain(recipe: Recipe, folder: Path, ctx: JobContext, name: str, config: Any, tokens: int, seed: int) -> Any:
