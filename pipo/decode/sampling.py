@@ -48,7 +48,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 class Stream:
     """One sample's uniform numbers, made a block at a time."""
 
-    BLOCK = 128
+    BLOCK = 64
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

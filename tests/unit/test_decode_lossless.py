@@ -13,32 +13,40 @@ from pipo.model.testing import tiny_model
 ALL = Sampling(temperature=0.9, top_k=6, top_p=0.92, presence_penalty=1.0)
 
 
+def drafting_model(kind: str, vocab: int, std: float = 0.08):
+    """A random model whose MTP head guesses the backbone's next token now and then."""
+    model = tiny_model(kind, pipo=False, vocab=vocab, std=std)
+    model.mtp.start()
+    return model
+
+
 def tokens(events) -> list[int]:
     return [t for e in events for t in e.tokens]
 
 
 def test_greedy_eagle_equals_greedy_regular_over_200_prompts():
-    model = tiny_model("hybrid", pipo=False, vocab=24)
+    model = drafting_model("hybrid", 24)
     g = torch.Generator().manual_seed(0)
     prompts = [
         tuple(torch.randint(3, 24, (int(torch.randint(1, 30, (1,), generator=g)),), generator=g).tolist())
         for _ in range(200)
     ]
-    greedy = Sampling(temperature=0.0, presence_penalty=0.3)
+    samplings = [Sampling(temperature=0.0, presence_penalty=p) for p in (0.0, 0.3, 1.5)]
     out = {}
     accepted = offered = 0
     for method in (Method("regular"), Method("eagle", depth=3)):
         engine = TorchEngine(model, max_batch=200)
         requests = [
-            Request(id=str(i), prompt=p, method=method, sampling=greedy, max_slots=32) for i, p in enumerate(prompts)
+            Request(id=str(i), prompt=p, method=method, sampling=samplings[i % 3], max_slots=32)
+            for i, p in enumerate(prompts)
         ]
         events = engine.generate(requests)
         out[method.name] = [tokens(events[str(i)]) for i in range(200)]
         drafts = [d for ev in events.values() for e in ev for d in e.drafts]
         accepted, offered = sum(d.kept for d in drafts), len(drafts)
-    assert 0.02 < accepted / offered < 0.98, f"{accepted} of {offered} drafts accepted: the test needs both"
+    assert 0.1 < accepted / offered < 0.9, f"{accepted} of {offered} drafts accepted: the test needs both"
     close_calls = 0
-    for prompt, a, b in zip(prompts, out["regular"], out["eagle"], strict=True):
+    for n, (prompt, a, b) in enumerate(zip(prompts, out["regular"], out["eagle"], strict=True)):
         if a == b:
             continue
         i = next(i for i, (x, y) in enumerate(itertools.zip_longest(a, b)) if x != y)
@@ -47,7 +55,7 @@ def test_greedy_eagle_equals_greedy_regular_over_200_prompts():
         logits[0, 0] = -torch.inf
         seen = torch.zeros_like(logits)
         seen[0, a[:i]] = 1
-        top = Settings([greedy], 24).penalised(logits, seen)[0].topk(2).values
+        top = Settings([samplings[n % 3]], 24).penalised(logits, seen)[0].topk(2).values
         assert top[0] - top[1] < 1e-4, f"{prompt}: place {i} differs with a gap of {top[0] - top[1]:.1e}"
         close_calls += 1
     assert close_calls <= 2
@@ -104,11 +112,10 @@ def limit(df: int) -> float:
     return df * (1 - 2 / (9 * df) + 3.09 * (2 / (9 * df)) ** 0.5) ** 3
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-def test_sampled_eagle_has_the_distribution_of_regular_decoding(depth):
-    model, prompt = tiny_model("hybrid", pipo=False, vocab=12, layers=4), (5, 3, 9)
+def test_sampled_eagle_has_the_distribution_of_regular_decoding():
+    model, prompt = drafting_model("hybrid", 12, 0.15), (5, 3, 9)
     joint = exact_joint(model, prompt, ALL, 3, 12)
-    counts, kept = sampled(model, prompt, Method("eagle", depth=depth), ALL, 12_000, 3)
+    counts, kept = sampled(model, prompt, Method("eagle", depth=3), ALL, 10_000, 3)
     assert 0.05 < kept < 0.95, f"{kept:.2f} of the drafts kept: the test needs both"
     chi2, df = chi_square(counts, joint)
     assert df > 20 and chi2 < limit(df), f"chi-square {chi2:.1f} with {df} degrees of freedom, limit {limit(df):.1f}"
@@ -116,9 +123,9 @@ def test_sampled_eagle_has_the_distribution_of_regular_decoding(depth):
 
 def test_the_chi_square_test_sees_a_penalty_left_out_of_the_verification():
     """Its power: samples under another penalty are told apart."""
-    model, prompt = tiny_model("hybrid", pipo=False, vocab=12, layers=4), (5, 3, 9)
+    model, prompt = drafting_model("hybrid", 12, 0.15), (5, 3, 9)
     joint = exact_joint(model, prompt, Sampling(), 3, 12)
-    counts, _ = sampled(model, prompt, Method("regular"), Sampling(presence_penalty=0.3), 12_000, 3)
+    counts, _ = sampled(model, prompt, Method("regular"), Sampling(presence_penalty=1.0), 10_000, 3)
     chi2, df = chi_square(counts, joint)
     assert chi2 > 2 * limit(df)
 
@@ -130,9 +137,9 @@ def test_the_chi_square_test_sees_a_penalty_left_out_of_the_verification():
     ids=["plain", "sharp", "paper"],
 )  # fmt: skip
 def test_sampled_eagle_matches_regular_at_length(kind, sampling):
-    model, prompt = tiny_model(kind, pipo=False, vocab=16), (5, 3, 9, 4)
-    for count, depth in ((3, 1), (3, 2), (2, 4)):
+    model, prompt = drafting_model(kind, 16, 0.15), (5, 3, 9, 4)
+    for count, depth in ((3, 1), (3, 2)):
         joint = exact_joint(model, prompt, sampling, count, 16)
-        counts, _ = sampled(model, prompt, Method("eagle", depth=depth), sampling, 20_000, count)
+        counts, _ = sampled(model, prompt, Method("eagle", depth=depth), sampling, 10_000, count)
         chi2, df = chi_square(counts, joint)
         assert chi2 < limit(df), f"depth {depth}: chi-square {chi2:.1f}, df {df}, limit {limit(df):.1f}"
