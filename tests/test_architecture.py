@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -277,6 +278,12 @@ def test_no_registry_addresses_or_workplace_paths() -> None:
         text = data.decode(errors="replace")
         found += [f"{name(path)}: {w}" for w in words if w in text]
     assert found == []
+
+
+@pytest.mark.parametrize("module", ["pipo", "pipo.model.modules", "pipod.client", "bench.record", "reports"])
+def test_warnings_raised_from_our_packages_are_errors(module: str) -> None:
+    with pytest.raises(UserWarning):
+        warnings.warn_explicit("planted", UserWarning, "planted.py", 1, module=module)
 
 
 def test_every_module_says_what_it_is_for() -> None:
