@@ -102,24 +102,36 @@ def _linear_step(a: LinearAttention, state: State, x_NH: Tensor, n: int, S: int)
         state.window, state.recs = window, []
     mixed = F.silu(mixed)
     qk = a.qk_unit(mixed.narrow(1, 0, 2 * a.key_heads * a.key_dim).view(-1, 2 * a.key_heads, a.key_dim).float())
-    v = mixed.narrow(1, 2 * a.key_heads * a.key_dim, a.value_heads * a.value_dim).float()
     if a.value_heads > a.key_heads:
         qk = qk.repeat_interleave(a.value_heads // a.key_heads, 1)
-    heads = (n, S, 2, a.value_heads, 1, a.key_dim)
-    qk = qk.view(heads)
-    v, decay, beta = v.view(n, S, -1, 1, a.value_dim), g.exp().view(n, S, -1, 1, 1), beta.view(n, S, -1, 1, 1)
-    rec, outs = state.rec.flatten(0, 1), []
-    for t in range(S):
-        q_t, k_t = qk[:, t, 0].flatten(0, 1), qk[:, t, 1].flatten(0, 1)
-        rec = rec * decay[:, t].flatten(0, 1)
-        delta = (v[:, t].flatten(0, 1) - torch.bmm(k_t, rec)) * beta[:, t].flatten(0, 1)
-        rec = torch.baddbmm(rec, k_t.transpose(1, 2), delta)
-        outs.append(torch.bmm(q_t, rec))
-        if S > 1:
-            state.recs.append(rec.view(state.rec.shape))
-    state.rec = rec.view(state.rec.shape)
-    o = outs[0] if S == 1 else torch.stack([o.view(n, -1, a.value_dim) for o in outs], 1)
-    return _linear_out(a, x_NH, o.view(n * S, a.value_heads, a.value_dim), z)
+    v = mixed.narrow(1, 2 * a.key_heads * a.key_dim, a.value_heads * a.value_dim).float()
+    decay = g.exp()
+    if S == 1:
+        state.rec, o = _delta(a, state.rec, qk, v, decay, beta)
+        return _linear_out(a, x_NH, o, z)
+    outs, rec = [], state.rec
+    parts = [t.unflatten(0, (n, S)).unbind(1) for t in (qk, v, decay, beta)]
+    for qk_t, v_t, decay_t, beta_t in zip(*parts, strict=True):
+        rec, o = _delta(a, rec, qk_t, v_t, decay_t, beta_t)
+        state.recs.append(rec)
+        outs.append(o)
+    return _linear_out(a, x_NH, torch.stack(outs, 1).flatten(0, 1), z)
+
+
+def _delta(
+    a: LinearAttention, rec: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One token of the gated delta rule: the new state [n, Hv, Dk, Dv] and the output [n, Hv, Dv] (unscaled query).
+
+    ``qk`` [n, 2 Hv, Dk] unit vectors, ``v`` [n, Hv Dv], ``decay`` and ``beta`` [n, Hv].
+    """
+    q, k = qk.view(-1, 2, a.value_heads, a.key_dim).unbind(1)
+    k = k.reshape(-1, 1, a.key_dim)
+    new = rec.view(-1, a.key_dim, a.value_dim) * decay.reshape(-1, 1, 1)
+    change = (v.reshape(-1, 1, a.value_dim) - torch.bmm(k, new)) * beta.reshape(-1, 1, 1)
+    new = torch.baddbmm(new, k.transpose(1, 2), change)
+    o = torch.bmm(q.reshape(-1, 1, a.key_dim), new)
+    return new.view(rec.shape), o.view(-1, a.value_heads, a.value_dim)
 
 
 def step(w: Weights, cache: Cache, x_NH: Tensor, plan: Plan) -> Tensor:
