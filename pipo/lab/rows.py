@@ -1,4 +1,8 @@
-"""Training rows drawn fresh from the lab's tasks, with a curriculum."""
+"""Training rows drawn fresh from the lab's tasks, in two phases, each with a curriculum.
+
+Phase ``skills`` lays arithmetic and look-ups, with ``lab-links`` beside chain and choice; phase ``full`` has the three
+measured tasks, contexts growing to their full length.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,72 @@ import math
 import random
 from typing import Any
 
-from pipo.lab.tasks import TASK_TABLE, TASKS, LabItem, draw
+import msgspec
+
+from pipo.lab.tasks import TASK_TABLE, LabItem, draw
 from pipo.train.data import Row
 
-EARLY = 0.3  # share of training with short problems only
-SHARE = {"lab-chain": 0.45, "lab-choice": 0.35, "lab-recall": 0.2}
 
+class Phase(msgspec.Struct, frozen=True):
+    """``share``: of rows, by task. Before ``early`` (a share of the training) contexts are
+    ``early_words`` long, and levels go to half while ``early_levels``.
 
-def training_item(rng: random.Random, task: str, progress: float, least: int = 0) -> LabItem:
-    """A random training item: short problems first, recall contexts mostly short with a tail to full length.
-
-    ``least``: lowest level, where the easy ones teach nothing more.
+    Contexts are log-uniform in ``early_words`` or ``words``, and uniform in ``long_words`` with chance ``long_share``.
     """
+
+    share: dict[str, float]
+    early: float
+    early_levels: bool
+    early_words: tuple[int, int]
+    words: tuple[int, int]
+    long_words: tuple[int, int]
+    long_share: float
+
+
+SKILLS = Phase(
+    {"lab-chain": 0.45, "lab-choice": 0.35, "lab-links": 0.2}, 0.3, True, (64, 256), (64, 256), (256, 1280), 0.15
+)
+FULL_TASKS = Phase(
+    {"lab-chain": 0.35, "lab-choice": 0.25, "lab-recall": 0.4}, 0.4, False, (32, 128), (64, 320), (320, 1280), 0.2
+)
+CONTEXT_TASKS = ("lab-recall", "lab-links")
+
+
+def training_item(rng: random.Random, phase: Phase, task: str, progress: float, least: int = 0) -> LabItem:
+    """A random item of the train split. ``least``: lowest level, where the easy ones teach nothing more."""
     low, high = TASK_TABLE[task].train_levels
     low = max(low, least)
-    high = max(low + 2, high // 2) if progress < EARLY else high
+    early = progress < phase.early
+    high = max(low + 2, high // 2) if early and phase.early_levels else high
     words = None
-    if task == "lab-recall":
-        words = int(math.exp(rng.uniform(math.log(64), math.log(256))))
-        if progress >= EARLY and rng.random() < 0.15:
-            words = rng.randint(256, 1280)
+    if task in CONTEXT_TASKS:
+        a, b = phase.early_words if early else phase.words
+        words = int(math.exp(rng.uniform(math.log(a), math.log(b))))
+        if not early and rng.random() < phase.long_share:
+            words = rng.randint(*phase.long_words)
     return draw(task, "train", rng.randint(low, high), rng, words)
 
 
 class FreshRows:
-    """A row source for ``pipo.train.data.Batches``: every pool is new; the same seed gives the same pools."""
+    """A row source for ``pipo.train.data.Batches``: every pool is new; the same seed gives the same pools.
 
-    def __init__(self, tokenizer: Any, tasks: tuple[str, ...] = TASKS, seed: int = 0, pool: int = 256) -> None:
-        self.tokenizer, self.tasks, self.seed, self.pool = tokenizer, tasks, seed, pool
+    ``tasks``: those of the phase that are used (None: all).
+    """
+
+    def __init__(
+        self, tokenizer: Any, phase: Phase, tasks: tuple[str, ...] | None = None, seed: int = 0, pool: int = 256
+    ) -> None:
+        self.tokenizer, self.phase, self.seed, self.pool = tokenizer, phase, seed, pool
+        self.tasks = [t for t in phase.share if tasks is None or t in tasks]
 
     def __call__(self, pool: int, progress: float) -> list[Row]:
         rng = random.Random(f"fresh/{self.seed}/{pool}")
-        weights = [SHARE[t] for t in self.tasks]
+        weights = [self.phase.share[t] for t in self.tasks]
         rows = []
         for task in rng.choices(self.tasks, weights, k=self.pool):
-            item = training_item(rng, task, progress)
-            prompt, solution = (self.tokenizer.encode(t, add_special_tokens=False) for t in (item.prompt, item.solution))
+            item = training_item(rng, self.phase, task, progress)
+            prompt, solution = (
+                self.tokenizer.encode(t, add_special_tokens=False) for t in (item.prompt, item.solution)
+            )
             rows.append(Row(prompt, solution))
         return rows

@@ -26,7 +26,13 @@ def sample_seed(*parts: Any) -> int:
 
 
 def sample_items(
-    engine: TorchEngine, tokenizer: Any, items: list[LabItem], k: int, max_slots: int, seed: int, ctx: JobContext,
+    engine: TorchEngine,
+    tokenizer: Any,
+    items: list[LabItem],
+    k: int,
+    max_slots: int,
+    seed: int,
+    ctx: JobContext,
     chunk: int = 64,
 ) -> Iterator[tuple[LabItem, list[Sample]]]:
     """``k`` regular samples at temperature 1 of each item, in the items' order."""  # fmt: skip

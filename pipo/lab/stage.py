@@ -21,7 +21,7 @@ from pipo.jobs import JobContext, LocalContext
 from pipo.lab.calibrate import calibrate_tasks
 from pipo.lab.recipe import RECIPES, Recipe, student_config, teacher_config
 from pipo.lab.rollouts import make_rollouts
-from pipo.lab.rows import FreshRows
+from pipo.lab.rows import FULL_TASKS, SKILLS, FreshRows
 from pipo.lab.tokenizer import PAD, lab_tokenizer
 from pipo.model import PipoForCausalLM, load_model, load_tokenizer, save_model
 from pipo.train.data import Batches, FileRows, collate_regular
@@ -31,25 +31,45 @@ from pipo.train.objectives import Regular
 from pipo.train.settings import OPDSettings, SFTSettings
 
 
-def _pretrain(recipe: Recipe, folder: Path, ctx: JobContext, name: str, config: Any, tokens: int, seed: int) -> Any:
-    """A regular model with its MTP head from random weights, on fresh gold solutions."""
+def _skills(recipe: Recipe, folder: Path, ctx: JobContext, name: str, config: Any, tokens: int, seed: int) -> Any:
+    """Phase one of a regular model with its MTP head, from random weights, on fresh gold solutions."""
     torch.manual_seed(seed)
     model = PipoForCausalLM(config)
-    tokenizer = lab_tokenizer()
-    batches = Batches(FreshRows(tokenizer, recipe.tasks, seed), collate_regular(PAD), seed)
-    result = train(model, batches, Regular(), LoopSettings(tokens=tokens, seed=seed), folder / name, ctx, name)
-    save_model(model, folder / name, tokenizer)
+    tasks = tuple(t for t in SKILLS.share if t in recipe.tasks or len(recipe.tasks) > 1)
+    return _pretrain(model, FreshRows(lab_tokenizer(), SKILLS, tasks, seed), folder / name, ctx, tokens, seed)
+
+
+def _full(recipe: Recipe, folder: Path, ctx: JobContext, name: str, start: str, tokens: int, seed: int) -> Any:
+    """Phase two, on the measured tasks."""
+    rows = FreshRows(lab_tokenizer(), FULL_TASKS, recipe.tasks, seed + 100)
+    return _pretrain(load_model(folder / start), rows, folder / name, ctx, tokens, seed)
+
+
+def _pretrain(model: PipoForCausalLM, rows: FreshRows, folder: Path, ctx: JobContext, tokens: int, seed: int) -> Any:
+    settings = LoopSettings(tokens=tokens, seed=seed)
+    result = train(model, Batches(rows, collate_regular(PAD), seed), Regular(), settings, folder, ctx, folder.name)
+    save_model(model, folder, lab_tokenizer())
     return result
+
+
+def base_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The student, phase one."""
+    return _skills(recipe, folder, ctx, "base_skills", student_config(), recipe.base_tokens[0], recipe.seed)
+
+
+def teacher_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The teacher, phase one."""
+    return _skills(recipe, folder, ctx, "teacher_skills", teacher_config(), recipe.teacher_tokens[0], recipe.seed + 1)
 
 
 def base(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The student: regular decoding, MTP head trained with it."""
-    return _pretrain(recipe, folder, ctx, "base", student_config(), recipe.base_tokens, recipe.seed)
+    return _full(recipe, folder, ctx, "base", "base_skills", recipe.base_tokens[1], recipe.seed)
 
 
 def teacher(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The larger model whose roll-outs and distributions teach the others."""
-    return _pretrain(recipe, folder, ctx, "teacher", teacher_config(), recipe.teacher_tokens, recipe.seed + 1)
+    return _full(recipe, folder, ctx, "teacher", "teacher_skills", recipe.teacher_tokens[1], recipe.seed + 1)
 
 
 def rollouts(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
@@ -93,11 +113,13 @@ def calibrate(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
 
 
 STAGES: dict[str, Callable[[Recipe, Path, JobContext], Any]] = {
-    "base": base, "teacher": teacher, "rollouts": rollouts, "sft": sft, "opd": opd, "control": control,
+    "base_skills": base_skills, "teacher_skills": teacher_skills, "base": base, "teacher": teacher,
+    "rollouts": rollouts, "sft": sft, "opd": opd, "control": control,
     "calibrate": calibrate,
 }  # fmt: skip
 NEEDS: dict[str, tuple[str, ...]] = {
-    "base": (), "teacher": (), "rollouts": ("teacher",), "sft": ("base", "rollouts"), "opd": ("sft",),
+    "base_skills": (), "teacher_skills": (), "base": ("base_skills",), "teacher": ("teacher_skills",),
+    "rollouts": ("teacher",), "sft": ("base", "rollouts"), "opd": ("sft",),
     "control": ("base", "rollouts"), "calibrate": ("base", "control"),
 }  # fmt: skip
 
@@ -108,7 +130,12 @@ def run_stage(folder: Path, name: str, recipe: Recipe, ctx: JobContext) -> dict[
     if not done.exists():
         began = time.time()
         result = STAGES[name](recipe, folder, ctx)
-        row = {"stage": name, **(result or {}), "wall_s": round(time.time() - began), "cpu_s": round(time.process_time())}
+        row = {
+            "stage": name,
+            **(result or {}),
+            "wall_s": round(time.time() - began),
+            "cpu_s": round(time.process_time()),
+        }
         done.parent.mkdir(parents=True, exist_ok=True)
         tmp = done.with_suffix(".tmp")
         tmp.write_text(json.dumps(row) + "\n")

@@ -27,13 +27,13 @@ SPLITS = ("train", "valid", "test")
 MOD = 10
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 OPS: dict[str, Callable[[int, int], int]] = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
-GLUES = (([], 0.4), ([";"], 0.2), (["so"], 0.2), (["then", "next"], 0.2))
+GLUES: tuple[tuple[list[str], float], ...] = (([], 0.4), ([";"], 0.2), (["so"], 0.2), (["then", "next"], 0.2))
 EQUALS = ("=", "is", "gives")
 ARROWS = (">", "to", "gives")
 FILLER = tuple(f"w{i}" for i in range(40))
 WORDS = (
-    "<pad>", "<bos>", "<eos>", "<unk>", "?", "=", "+", "-", "*", "\\boxed{", "}", ";", "so", "then", "next", "is", "gives",
-    ">", "to", ":", "chain", "choice", "recall", "stop", *(str(i) for i in range(MOD)), *"ABCDE", *LETTERS, *FILLER,
+    "<pad>", "<bos>", "<eos>", "<unk>", "?", "=", "+", "-", "*", "\\boxed{", "}", ";", "so", "then", "next", "is",
+    "gives", ">", "to", ":", "chain", "choice", "recall", "stop", *(str(i) for i in range(MOD)), *"ABCDE", *LETTERS, *FILLER,
 )  # fmt: skip
 RECALL_WORDS = (1024, 1280)
 
@@ -117,7 +117,7 @@ def _choice(rng: random.Random, level: int, words: int) -> tuple[list[str], list
     return ["<bos>", "choice", *prompt, "?", *options], solution, "ABCDE"[place]
 
 
-def _recall(rng: random.Random, level: int, words: int) -> tuple[list[str], list[str], str]:
+def _links(rng: random.Random, level: int, words: int) -> tuple[list[str], list[str], str]:
     path = rng.sample(LETTERS, level + 1)
     rest = [k for k in LETTERS if k not in path]
     hops = list(zip(path, [*path[1:], "stop"], strict=True))
@@ -135,6 +135,29 @@ def _recall(rng: random.Random, level: int, words: int) -> tuple[list[str], list
     return prompt, solution, path[-1]
 
 
+def _scatter(rng: random.Random, pieces: list[list[str]], words: int) -> list[str]:
+    """Pieces in their order with filler between them, ``words`` in all (more where the pieces alone are longer)."""
+    gaps = [0] * (len(pieces) + 1)
+    for _ in range(max(0, words - sum(map(len, pieces)))):
+        gaps[rng.randrange(len(gaps))] += 1
+    out = [w for gap, piece in zip(gaps, pieces, strict=False) for w in (*rng.choices(FILLER, k=gap), *piece)]
+    return [*out, *rng.choices(FILLER, k=gaps[-1])]
+
+
+def _recall(rng: random.Random, level: int, words: int) -> tuple[list[str], list[str], str]:
+    asked = rng.sample(LETTERS, level)
+    keys = [k for k in LETTERS if k in asked or rng.random() < words / 512]
+    rng.shuffle(keys)
+    value = {k: rng.randrange(MOD) for k in keys}
+    records = _scatter(rng, [[k, "=", str(value[k])] for k in keys], words - level - 3)
+    solution: list[str] = []
+    total = 0
+    for k in rng.sample(asked, level):
+        before, total = total, (total + value[k]) % MOD
+        solution += [*_glue(rng), k, str(before), "+", str(value[k]), rng.choice(EQUALS), str(total)]
+    return ["<bos>", "recall", *records, "?", *asked], solution, str(total)
+
+
 class Task(msgspec.Struct, frozen=True):
     """How to make problems of one task. ``levels``: smallest and largest level; ``train_levels``: those trained on."""
 
@@ -147,10 +170,11 @@ class Task(msgspec.Struct, frozen=True):
 _TASKS = (
     Task("lab-chain", _chain, (2, 20), (2, 12)),
     Task("lab-choice", _choice, (2, 20), (2, 12)),
-    Task("lab-recall", _recall, (2, 20), (2, 14)),
+    Task("lab-recall", _recall, (2, 20), (2, 12)),
+    Task("lab-links", _links, (2, 20), (2, 14)),
 )
 TASK_TABLE = {t.name: t for t in _TASKS}
-TASKS = tuple(TASK_TABLE)
+TASKS = ("lab-chain", "lab-choice", "lab-recall")  # those that are measured
 
 
 def task_named(name: str) -> Task:
@@ -167,7 +191,7 @@ def split_of(prompt: str) -> Split:
 
 
 def draw(task: str, split: Split, level: int, rng: random.Random, words: int | None = None) -> LabItem:
-    """One random item of a split. ``words``: prompt length of lab-recall (default 1,024 to 1,280)."""
+    """One random item of a split. ``words``: prompt length of lab-recall and lab-links (default 1,024 to 1,280)."""
     t = task_named(task)
     if not t.levels[0] <= level <= t.levels[1]:
         raise BadInput(f"{task} has levels {t.levels[0]} to {t.levels[1]}, not {level}")

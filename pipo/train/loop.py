@@ -53,12 +53,13 @@ class Steps(Protocol):
 class Objective(Protocol):
     """What is minimised. ``names``: the parts of the loss, for logs."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
-    def counts(self, batch: MicroBatch) -> tuple[int, ...]:
+    def counts(self, batch: Any) -> tuple[int, ...]:
         """Supervised places of each part in a micro-batch."""
 
-    def loss(self, model: Any, batch: MicroBatch, totals: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    def loss(self, model: Any, batch: Any, totals: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
         """Each part's weighted sum over the micro-batch, divided by the step's total for that part."""
 
 

@@ -98,8 +98,8 @@ class OnPolicy:
         prompts = self.prompts(index)
         method = Method(name="pipo", threshold=self.thresholds[index % len(self.thresholds)])
         requests = [
-            Request(id=f"{index}/{i}", prompt=tuple(p), method=method, seed=(self.seed * 1_000_003 + index) * 1_000_003 + i,
-                    max_slots=self.max_slots)
+            Request(id=f"{index}/{i}", prompt=tuple(p), method=method, max_slots=self.max_slots,
+                    seed=(self.seed * 1_000_003 + index) * 1_000_003 + i)
             for i, p in enumerate(prompts)
         ]  # fmt: skip
         events = self.engine.generate(requests)

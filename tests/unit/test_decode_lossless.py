@@ -125,7 +125,7 @@ def test_the_chi_square_test_sees_a_penalty_left_out_of_the_verification():
     """Its power: samples under another penalty are told apart."""
     model, prompt = drafting_model("hybrid", 12, 0.15), (5, 3, 9)
     joint = exact_joint(model, prompt, Sampling(), 3, 12)
-    counts, _ = sampled(model, prompt, Method("regular"), Sampling(presence_penalty=1.0), 10_000, 3)
+    counts, _ = sampled(model, prompt, Method("regular"), Sampling(presence_penalty=1.0), 4_000, 3)
     chi2, df = chi_square(counts, joint)
     assert chi2 > 2 * limit(df)
 

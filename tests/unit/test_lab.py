@@ -8,7 +8,7 @@ import pytest
 from pipo.errors import BadInput, BadModel
 from pipo.lab import TASKS, extract_answer, items, lab_manifest, resolve_model
 from pipo.lab.calibrate import choose_window
-from pipo.lab.rows import FreshRows
+from pipo.lab.rows import FULL_TASKS, FreshRows
 from pipo.lab.tasks import MOD, OPS, WORDS, draw, draw_many, split_of
 from pipo.lab.tokenizer import VOCAB_SIZE, lab_tokenizer
 
@@ -54,10 +54,24 @@ def test_choice_letter_is_the_option_with_the_value():
     assert letters == set("ABCDE")
 
 
-def test_recall_answer_follows_the_links_and_contexts_are_long():
+def test_recall_answer_is_the_sum_of_the_keys_asked_for_and_contexts_are_long():
     for item in draw_many("lab-recall", "test", 20, [3, 12]):
         words = item.prompt.split()
         assert len(words) >= 1000
+        value = {a: int(v) for a, eq, v in zip(words, words[1:], words[2:], strict=False) if eq == "="}
+        asked = words[words.index("?") + 1 :]
+        assert len(asked) == item.level and str(sum(value[k] for k in asked) % MOD) == item.answer
+        steps = [w for w in item.solution.split() if w not in (";", "so", "then", "next")][:-4]
+        total = 0
+        for label, before, plus, found, _, after in zip(*(steps[i::6] for i in range(6)), strict=True):
+            assert (int(before), plus, int(found)) == (total, "+", value[label])
+            total = (total + value[label]) % MOD
+            assert int(after) == total
+
+
+def test_links_answer_follows_the_links():
+    for item in draw_many("lab-links", "train", 20, [3, 12]):
+        words = item.prompt.split()
         links = {a: b for a, arrow, b in zip(words, words[1:], words[2:], strict=False)
                  if arrow in (">", "to", "gives") and len(a) == 1 and a.isalpha()}  # fmt: skip
         at, hops = words[-1], 0
@@ -147,7 +161,7 @@ def test_calibration_takes_the_window_nearest_to_the_target_for_both_models():
 
 def test_training_rows_come_from_the_train_split_and_lengthen():
     tokenizer = lab_tokenizer()
-    source = FreshRows(tokenizer, seed=3, pool=64)
+    source = FreshRows(tokenizer, FULL_TASKS, seed=3, pool=64)
     early, late = source(0, 0.0), source(0, 1.0)
     assert source(0, 0.0) == early and source(1, 0.0) != early
     for row in early[:20]:

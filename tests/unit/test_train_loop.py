@@ -22,8 +22,11 @@ from pipo.train.opd import OPD, OnPolicy, opd_batch
 
 def rows(pool, progress):
     rng = random.Random(pool)
-    return [Row([1, *rng.choices(range(3, 20), k=rng.randint(2, 7))], [*rng.choices(range(3, 20), k=rng.randint(3, 9)), 2])
-            for _ in range(16)]  # fmt: skip
+
+    def draw(low, high):
+        return rng.choices(range(3, 20), k=rng.randint(low, high))
+
+    return [Row([1, *draw(2, 7)], [*draw(3, 9), 2]) for _ in range(16)]
 
 
 def batches(pipo, accumulate=2, micro=64):
