@@ -72,7 +72,10 @@ def latency(result: dict[str, Any]) -> None:
 
     def times_faster(row: dict[str, Any], metric: str) -> str:
         ratio = ratios.get((row["variant"], row.get("keep"), row["input_tokens"], metric))
-        return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else "-"
+        if not ratio:
+            return "-"
+        interval = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+        return f"{ratio['value']:.2f}{interval}"
 
     print(f"batch 1, medians of {result.get('trials')} trials; ratio: {result.get('reference')} over the variant\n")
     print_table(

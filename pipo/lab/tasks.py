@@ -33,7 +33,8 @@ ARROWS = (">", "to", "gives")
 FILLER = tuple(f"w{i}" for i in range(40))
 WORDS = (
     "<pad>", "<bos>", "<eos>", "<unk>", "?", "=", "+", "-", "*", "\\boxed{", "}", ";", "so", "then", "next", "is",
-    "gives", ">", "to", ":", "chain", "choice", "recall", "stop", *(str(i) for i in range(MOD)), *"ABCDE", *LETTERS, *FILLER,
+    "gives", ">", "to", ":", "chain", "choice", "recall", "stop", *(str(i) for i in range(MOD)),
+    *"ABCDE", *LETTERS, *FILLER,
 )  # fmt: skip
 RECALL_WORDS = (1024, 1280)
 
