@@ -101,7 +101,8 @@ class _Run:
     def eagle(self) -> None:
         if not self.out.slots:
             return self.regular()
-        place, model, drafts = self.out.slots, self.model, []
+        place, model = self.out.slots, self.model
+        drafts: list[int] = []
         hidden = model.run_backbone(model.embed(self.tensor(self.ids)))[:, :-1]
         q = []
         for j in range(self.request.method.depth):

@@ -28,12 +28,11 @@ class Purpose(IntEnum):
     GATE = 3
 
 
-def uniforms(seed: int, first: int, count: int, purpose: Purpose) -> list[float]:
-    """Uniform numbers in [0, 1), multiples of 2^-32, of places first .. first+count-1 (splitmix64 of the counter)."""
+def uniforms(seed: int, first: int, count: int) -> list[float]:
+    """Uniform numbers in [0, 1), multiples of 2^-32, of counters first .. first+count-1 (splitmix64 of the counter)."""
     mask = (1 << 64) - 1
     key = _mix(np.array([seed & mask, (seed >> 64) & mask], dtype=np.uint64))
-    x = np.arange(first, first + count, dtype=np.uint64) * np.uint64(len(Purpose)) + np.uint64(purpose)
-    mixed = _mix(_mix(x ^ key[:1]) ^ (key[1:] + key[:1]))
+    mixed = _mix(_mix(np.arange(first, first + count, dtype=np.uint64) ^ key[:1]) ^ (key[1:] + key[:1]))
     return ((mixed >> np.uint64(32)).astype(np.float64) * 2.0**-32).tolist()  # type: ignore[no-any-return]
 
 
@@ -46,21 +45,21 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class Stream:
-    """One sample's uniform numbers, made a block at a time."""
+    """One sample's uniform numbers, made a block of places at a time."""
 
-    BLOCK = 64
+    PLACES = 32
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.blocks: dict[tuple[Purpose, int], list[float]] = {}
+        self.blocks: dict[int, list[float]] = {}
 
     def at(self, purpose: Purpose, place: int) -> float:
         """The number for a place, counted in places from the first generated one."""
-        block, i = divmod(place, self.BLOCK)
-        key = (purpose, block)
-        if key not in self.blocks:
-            self.blocks[key] = uniforms(self.seed, block * self.BLOCK, self.BLOCK, purpose)
-        return self.blocks[key][i]
+        block, i = divmod(place, self.PLACES)
+        size = self.PLACES * len(Purpose)
+        if block not in self.blocks:
+            self.blocks[block] = uniforms(self.seed, block * size, size)
+        return self.blocks[block][i * len(Purpose) + purpose]
 
 
 class Settings:
@@ -145,6 +144,6 @@ def greedy(logits_nV: Tensor) -> Tensor:
 
 
 def residual(p_nV: Tensor, q_nV: Tensor) -> Tensor:
-    """What is left to sample from after a draft from q was rejected against p: (p - q)+, or p where rounding left none."""
+    """What to sample from after a draft from q was rejected: (p - q)+, or p where rounding left none."""
     rest = (p_nV - q_nV).clamp_(min=0)
     return torch.where(rest.sum(-1, keepdim=True) > 0, rest, p_nV)

@@ -146,7 +146,9 @@ class Batch:
 
     def _seen_or_zeros(self) -> Tensor:
         """``seen``, which rows without a penalty have not kept (theirs does not matter)."""
-        return self.w.embed.new_zeros(len(self.rows), self.vocab, dtype=torch.float32) if self.seen is None else self.seen
+        if self.seen is not None:
+            return self.seen
+        return self.w.embed.new_zeros(len(self.rows), self.vocab, dtype=torch.float32)
 
 
 def prefill(w: Weights, angles: Angles, decoder: Decoder, rows: Sequence[Progress]) -> Batch:

@@ -122,7 +122,9 @@ class TorchEngine:
         free = self.max_batch - sum(len(b.rows) for b in self._batches.values())
         if not self._waiting or free < 1:
             return []
-        key, chosen, prompts, longest = _key(self._waiting[0].request), [], set(), 0
+        key, longest = _key(self._waiting[0].request), 0
+        chosen: list[Progress] = []
+        prompts: set[object] = set()
         for p in self._waiting:
             r = p.request
             if _key(r) != key:

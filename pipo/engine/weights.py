@@ -61,7 +61,7 @@ class LinearAttention:
 
 @dataclass(slots=True)
 class Attention:
-    """Full attention. ``proj_t`` gives [q | k | v | gate]; head dimensions are reordered so that rotary swaps halves."""
+    """Full attention. ``proj_t`` gives [q | k | v | gate]; head dimensions in ``rotary_order``."""
 
     unit: Unit
     proj_t: Tensor
