@@ -17,7 +17,7 @@ import torch
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 from pipo.engine import TorchEngine
-from pipo.engine.types import Event, Method, Request, Sampling
+from pipo.engine.types import Method, Request, Sampling
 from pipo.model import PipoForCausalLM
 
 LAYERS = "lllflllf"
@@ -132,29 +132,38 @@ def first_token(regular: TorchEngine, pipo: TorchEngine, length: int, trials: in
     }
 
 
-def step_times(engines: dict[bool, TorchEngine], batch: int, prompt: int, steps: int) -> dict[str, Any]:
-    """Milliseconds of one step of each method, the first steps left out; EAGLE at depth 3, half of the drafts kept."""
+def step_times(models: dict[bool, PipoForCausalLM], batch: int, prompt: int, steps: int) -> dict[str, Any]:
+    """Milliseconds of one step of each method, wall and CPU time, methods taking turns; the first steps left out."""
     methods = [Method("regular"), Method("mtp"), Method("eagle"), Method("pipo", threshold=0.0),
                Method("random", keep_rate=0.5)]  # fmt: skip
-    out = {}
+    engines = {m.name: TorchEngine(models[m.pairs]) for m in methods}
+    wall: dict[str, list[float]] = {m.name: [] for m in methods}
+    cpu: dict[str, list[float]] = {m.name: [] for m in methods}
+    tokens = dict.fromkeys(wall, 0)
     for m in methods:
-        engine = engines[m.pairs]
-        for r in requests(m, PAPER, batch, prompt, 4 * steps + 20):
-            engine.submit(r)
-        took: list[float] = []
-        events: list[Event] = []
-        for i in range(steps + 4):
-            before = time.perf_counter()
-            new = engine.step()
+        for r in requests(m, PAPER, batch, prompt, 4 * steps + 40):
+            engines[m.name].submit(r)
+    for i in range(steps + 4):
+        for name, engine in engines.items():
+            start = time.perf_counter(), time.process_time()
+            events = engine.step()
+            took = time.perf_counter() - start[0], time.process_time() - start[1]
             if i >= 4:
-                took.append(time.perf_counter() - before)
-                events += new
-        tokens = sum(len(e.tokens) for e in events) / max(1, len(events))
-        out[m.name] = {"step_ms": round(1e3 * statistics.median(took), 3), "tokens_per_step": round(tokens, 2)}
-        for i in range(batch):
-            engine.cancel(str(i))
-        engine.step()
-    return {"batch": batch, "prompt": prompt, "methods": out}
+                wall[name].append(took[0])
+                cpu[name].append(took[1])
+                tokens[name] += sum(len(e.tokens) for e in events)
+    return {
+        "batch": batch,
+        "prompt": prompt,
+        "methods": {
+            name: {
+                "step_ms": round(1e3 * statistics.median(wall[name]), 3),
+                "step_cpu_ms": round(1e3 * statistics.median(cpu[name]), 3),
+                "tokens_per_step_and_row": round(tokens[name] / steps / batch, 2),
+            }
+            for name in engines
+        },
+    }
 
 
 def main() -> None:
@@ -175,7 +184,7 @@ def main() -> None:
             against_generate(engines[False], twin, b, s, args.trials) for b in (1, 16) for s in (GREEDY, PAPER)
         ],
         "first_token": first_token(engines[False], engines[True], args.length, args.trials),
-        "steps": [step_times(engines, b, 128, 40) for b in (1, 16)],
+        "steps": [step_times({False: regular, True: pipo}, b, 128, 40) for b in (1, 16)],
     }
     if args.json:
         print(json.dumps(result, indent=1))
