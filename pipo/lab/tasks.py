@@ -146,17 +146,9 @@ def _scatter(rng: random.Random, pieces: list[list[str]], words: int) -> list[st
 
 
 def _recall(rng: random.Random, level: int, words: int) -> tuple[list[str], list[str], str]:
-    asked = rng.sample(LETTERS, level)
-    keys = [k for k in LETTERS if k in asked or rng.random() < words / 512]
-    rng.shuffle(keys)
-    value = {k: rng.randrange(MOD) for k in keys}
-    records = _scatter(rng, [[k, "=", str(value[k])] for k in keys], words - level - 3)
-    solution: list[str] = []
-    total = 0
-    for k in rng.sample(asked, level):
-        before, total = total, (total + value[k]) % MOD
-        solution += [*_glue(rng), k, str(before), "+", str(value[k]), rng.choice(EQUALS), str(total)]
-    return ["<bos>", "recall", *records, "?", *asked], solution, str(total)
+    prompt, solution, values = _arithmetic(rng, level)
+    steps = [prompt[i : i + 5] for i in range(0, len(prompt), 5)]
+    return ["<bos>", "recall", *_scatter(rng, steps, words - 3), "?"], solution, str(values[-1])
 
 
 class Task(msgspec.Struct, frozen=True):
