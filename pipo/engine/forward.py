@@ -129,7 +129,7 @@ def _delta(
     k = k.reshape(-1, 1, a.key_dim)
     new = rec.view(-1, a.key_dim, a.value_dim) * decay.reshape(-1, 1, 1)
     change = (v.reshape(-1, 1, a.value_dim) - torch.bmm(k, new)) * beta.reshape(-1, 1, 1)
-    new = torch.baddbmm(new, k.transpose(1, 2), change)
+    new.baddbmm_(k.transpose(1, 2), change)
     o = torch.bmm(q.reshape(-1, 1, a.key_dim), new)
     return new.view(rec.shape), o.view(-1, a.value_heads, a.value_dim)
 

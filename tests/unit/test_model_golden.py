@@ -1,20 +1,15 @@
 """The reference's own tensors, reproduced from the published checkpoint layout."""
 
-from pathlib import Path
-
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from pipo.model import load_model
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "published_linear"
 
-
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"golden tensors are not at {GOLDEN}")
-def test_golden_tensors_and_losses_to_1e4():
-    expected = load_file(GOLDEN / "expected.safetensors")
-    model = load_model(GOLDEN)
+def test_golden_tensors_and_losses_to_1e4(shared_folder):
+    golden = shared_folder / "golden" / "published_linear"
+    expected = load_file(golden / "expected.safetensors")
+    model = load_model(golden)
     with torch.no_grad():
         out = model(expected["ids"], expected["labels"])
         got = {
