@@ -59,9 +59,10 @@ def step(batch: Batch) -> Iterator[list[Outcome]]:
 def _carry(batch: Batch, token_n: Tensor, d_nH: Tensor, offsets: list[int]) -> None:
     """Draw the first draft of the next chain, ``offsets`` places after the step's first, and carry it over."""
     draft_n, q_nV = _draw(batch, d_nH, batch.seen, offsets)
-    batch.carry = {"token": token_n, "draft": draft_n, "hidden": d_nH}
-    if q_nV is not None:
-        batch.carry["q"] = q_nV
+    if q_nV is None:  # rows that are not greedy may join
+        q_nV = torch.zeros(len(token_n), batch.vocab + 1, device=token_n.device).scatter_(1, draft_n[:, None], 1.0)
+        q_nV = q_nV[:, :-1]
+    batch.carry = {"token": token_n, "draft": draft_n, "hidden": d_nH, "q": q_nV}
 
 
 def _draw(batch: Batch, d_nH: Tensor, seen_nV: Tensor | None, offset: int | list[int]) -> tuple[Tensor, Tensor | None]:
@@ -75,7 +76,8 @@ def _draw(batch: Batch, d_nH: Tensor, seen_nV: Tensor | None, offset: int | list
 
 def _chain(batch: Batch, k: int) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Drafts [n, k], their distributions [n, k, V], and what was seen before each of the k+1 places."""
-    drafts, q, d_nH = [batch.carry["draft"]], [batch.carry.get("q")], batch.carry["hidden"]
+    drafts, d_nH = [batch.carry["draft"]], batch.carry["hidden"]
+    q: list[Tensor | None] = [batch.carry["q"]]
     seen = [] if batch.seen is None else [batch.seen]
     for j in range(1, k + 1):
         if seen:

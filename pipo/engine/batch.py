@@ -133,9 +133,6 @@ class Batch:
 
     def join(self, other: Batch) -> None:
         """Take over the rows of another batch of the same method."""
-        if not self.rows:
-            self.__dict__.update(other.__dict__)
-            return
         if self.seen is not None or other.seen is not None:
             self.seen = torch.cat([b._seen_or_zeros() for b in (self, other)])
         self.carry = {k: torch.cat([t, other.carry[k]]) for k, t in self.carry.items()}

@@ -141,9 +141,9 @@ def test_keep_rate_sets_the_pad_ratio(models):
 @each()
 def test_a_sample_depends_on_its_own_seed_alone(models, method):
     model = models[method.pairs]
-    sampling = Sampling(presence_penalty=0.5, top_k=30)
+    samplings = [Sampling(presence_penalty=0.5, top_k=30), Sampling(), Sampling(temperature=0.0)]
     requests = [
-        make(id=str(i), seed=i, method=method, sampling=sampling, prompt=PROMPT[: 1 + i % 7], max_slots=5 + i)
+        make(id=str(i), seed=i, method=method, sampling=samplings[i % 3], prompt=PROMPT[: 1 + i % 7], max_slots=5 + i)
         for i in range(9)
     ]
     alone = {r.id: tokens(run(model, r)[r.id]) for r in requests}
