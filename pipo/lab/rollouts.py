@@ -10,7 +10,7 @@ from typing import Any
 from pipo.engine import TorchEngine
 from pipo.jobs import JobContext
 from pipo.lab.recipe import Recipe
-from pipo.lab.rows import FULL_TASKS, training_item
+from pipo.lab.rows import CONTEXT, SHARE, training_item
 from pipo.lab.sampling import sample_items
 from pipo.lab.tasks import LabItem
 from pipo.model import load_model, load_tokenizer
@@ -21,8 +21,8 @@ CHUNK = 128
 def rollout_items(recipe: Recipe, chunk: int) -> list[LabItem]:
     """The training problems of a chunk; the same for the same recipe."""
     rng = random.Random(f"rollouts/{recipe.seed}/{chunk}")
-    tasks = rng.choices(recipe.tasks, [FULL_TASKS.share[t] for t in recipe.tasks], k=CHUNK)
-    return sorted((training_item(rng, FULL_TASKS, t, 1.0, least=4) for t in tasks), key=lambda i: len(i.prompt))
+    tasks = rng.choices(recipe.tasks, [SHARE[t] for t in recipe.tasks], k=CHUNK)
+    return sorted((training_item(rng, CONTEXT, t, 1.0, least=4) for t in tasks), key=lambda i: len(i.prompt))
 
 
 def make_rollouts(recipe: Recipe, teacher: Path, folder: Path, ctx: JobContext) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipo.jobs import JobContext, LocalContext
 from pipo.lab.calibrate import calibrate_tasks
 from pipo.lab.recipe import RECIPES, Recipe, student_config, teacher_config
 from pipo.lab.rollouts import make_rollouts
-from pipo.lab.rows import FULL_TASKS, SKILLS, FreshRows
+from pipo.lab.rows import CHOICE, CONTEXT, SKILLS, FreshRows
 from pipo.lab.tokenizer import PAD, lab_tokenizer
 from pipo.model import PipoForCausalLM, load_model, load_tokenizer, save_model
 from pipo.train.data import Batches, FileRows, collate_regular
@@ -31,45 +31,52 @@ from pipo.train.objectives import Regular
 from pipo.train.settings import OPDSettings, SFTSettings
 
 
-def _skills(recipe: Recipe, folder: Path, ctx: JobContext, name: str, config: Any, tokens: int, seed: int) -> Any:
-    """Phase one of a regular model with its MTP head, from random weights, on fresh gold solutions."""
+def _phase(recipe: Recipe, folder: Path, ctx: JobContext, name: str, start: str | None, phase: int, seed: int) -> Any:
+    """Phase 0, 1 or 2 of base or teacher: a regular model with its MTP head on fresh gold solutions."""
+    student = name.startswith("base")
     torch.manual_seed(seed)
-    model = PipoForCausalLM(config)
-    tasks = tuple(t for t in SKILLS.share if t in recipe.tasks or len(recipe.tasks) > 1)
-    return _pretrain(model, FreshRows(lab_tokenizer(), SKILLS, tasks, seed), folder / name, ctx, tokens, seed)
-
-
-def _full(recipe: Recipe, folder: Path, ctx: JobContext, name: str, start: str, tokens: int, seed: int) -> Any:
-    """Phase two, on the measured tasks."""
-    rows = FreshRows(lab_tokenizer(), FULL_TASKS, recipe.tasks, seed + 100)
-    return _pretrain(load_model(folder / start), rows, folder / name, ctx, tokens, seed)
-
-
-def _pretrain(model: PipoForCausalLM, rows: FreshRows, folder: Path, ctx: JobContext, tokens: int, seed: int) -> Any:
+    if start is None:
+        model = PipoForCausalLM(student_config() if student else teacher_config())
+    else:
+        model = load_model(folder / start)
+    tokens = (recipe.base_tokens if student else recipe.teacher_tokens)[phase]
+    tasks = recipe.tasks if len(recipe.tasks) == 1 else None
+    rows = FreshRows(lab_tokenizer(), (SKILLS, CONTEXT, CHOICE)[phase], tasks, seed + 100 * phase)
     settings = LoopSettings(tokens=tokens, seed=seed)
-    result = train(model, Batches(rows, collate_regular(PAD), seed), Regular(), settings, folder, ctx, folder.name)
-    save_model(model, folder, lab_tokenizer())
+    batches = Batches(rows, collate_regular(PAD), seed)
+    result = train(model, batches, Regular(), settings, folder / name, ctx, name)
+    save_model(model, folder / name, lab_tokenizer())
     return result
 
 
 def base_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
-    """The student, phase one."""
-    return _skills(recipe, folder, ctx, "base_skills", student_config(), recipe.base_tokens[0], recipe.seed)
+    """The student's first phase, from random weights."""
+    return _phase(recipe, folder, ctx, "base_skills", None, 0, recipe.seed)
 
 
-def teacher_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
-    """The teacher, phase one."""
-    return _skills(recipe, folder, ctx, "teacher_skills", teacher_config(), recipe.teacher_tokens[0], recipe.seed + 1)
+def base_context(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The student's second phase."""
+    return _phase(recipe, folder, ctx, "base_context", "base_skills", 1, recipe.seed)
 
 
 def base(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The student: regular decoding, MTP head trained with it."""
-    return _full(recipe, folder, ctx, "base", "base_skills", recipe.base_tokens[1], recipe.seed)
+    return _phase(recipe, folder, ctx, "base", "base_context", 2, recipe.seed)
+
+
+def teacher_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The teacher's first phase, from random weights."""
+    return _phase(recipe, folder, ctx, "teacher_skills", None, 0, recipe.seed + 1)
+
+
+def teacher_context(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
+    """The teacher's second phase."""
+    return _phase(recipe, folder, ctx, "teacher_context", "teacher_skills", 1, recipe.seed + 1)
 
 
 def teacher(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The larger model whose roll-outs and distributions teach the others."""
-    return _full(recipe, folder, ctx, "teacher", "teacher_skills", recipe.teacher_tokens[1], recipe.seed + 1)
+    return _phase(recipe, folder, ctx, "teacher", "teacher_context", 2, recipe.seed + 1)
 
 
 def rollouts(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
@@ -113,15 +120,25 @@ def calibrate(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
 
 
 STAGES: dict[str, Callable[[Recipe, Path, JobContext], Any]] = {
-    "base_skills": base_skills, "teacher_skills": teacher_skills, "base": base, "teacher": teacher,
-    "rollouts": rollouts, "sft": sft, "opd": opd, "control": control,
-    "calibrate": calibrate,
+    f.__name__: f
+    for f in (
+        base_skills, teacher_skills, base_context, teacher_context, base, teacher,
+        rollouts, sft, opd, control, calibrate,
+    )
 }  # fmt: skip
 NEEDS: dict[str, tuple[str, ...]] = {
-    "base_skills": (), "teacher_skills": (), "base": ("base_skills",), "teacher": ("teacher_skills",),
-    "rollouts": ("teacher",), "sft": ("base", "rollouts"), "opd": ("sft",),
-    "control": ("base", "rollouts"), "calibrate": ("base", "control"),
-}  # fmt: skip
+    "base_skills": (),
+    "teacher_skills": (),
+    "base_context": ("base_skills",),
+    "teacher_context": ("teacher_skills",),
+    "base": ("base_context",),
+    "teacher": ("teacher_context",),
+    "rollouts": ("teacher",),
+    "sft": ("base", "rollouts"),
+    "opd": ("sft",),
+    "control": ("base", "rollouts"),
+    "calibrate": ("base", "control"),
+}
 
 
 def run_stage(folder: Path, name: str, recipe: Recipe, ctx: JobContext) -> dict[str, Any]:

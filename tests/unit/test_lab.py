@@ -8,7 +8,7 @@ import pytest
 from pipo.errors import BadInput, BadModel
 from pipo.lab import TASKS, extract_answer, items, lab_manifest, resolve_model
 from pipo.lab.calibrate import choose_window
-from pipo.lab.rows import FULL_TASKS, FreshRows
+from pipo.lab.rows import CONTEXT, FreshRows
 from pipo.lab.tasks import MOD, OPS, WORDS, draw, draw_many, split_of
 from pipo.lab.tokenizer import VOCAB_SIZE, lab_tokenizer
 
@@ -45,8 +45,13 @@ def test_chain_solutions_are_valid(level):
 def test_choice_letter_is_the_option_with_the_value():
     letters = set()
     for item in draw_many("lab-choice", "train", 80, [3, 6]):
-        value, options = check_arithmetic(item.prompt, item.solution, item.answer)
-        shown = dict(zip(options[0::3], options[2::3], strict=True))
+        box = ["\\boxed{", item.answer, "}", "<eos>"]
+        words = item.solution.split()
+        assert words[-6:-4] == ["=", item.answer]
+        steps = " ".join([*words[:-7], *box])
+        value, options = check_arithmetic(item.prompt, steps, item.answer)
+        assert words[-7] == str(value)
+        shown = dict(zip(options[2::3], options[0::3], strict=True))
         assert len(shown) == 4 and len(set(shown.values())) == 4
         right = [k for k, v in shown.items() if v == str(value)]
         assert item.answer == (right[0] if right else "E")
@@ -156,7 +161,7 @@ def test_calibration_takes_the_window_nearest_to_the_target_for_both_models():
 
 def test_training_rows_come_from_the_train_split_and_lengthen():
     tokenizer = lab_tokenizer()
-    source = FreshRows(tokenizer, FULL_TASKS, seed=3, pool=64)
+    source = FreshRows(tokenizer, CONTEXT, seed=3, pool=64)
     early, late = source(0, 0.0), source(0, 1.0)
     assert source(0, 0.0) == early and source(1, 0.0) != early
     for row in early[:20]:
