@@ -9,6 +9,7 @@ from typing import Any
 
 from pipo.engine import TorchEngine
 from pipo.jobs import JobContext
+from pipo.lab.calibrate import loose_budget
 from pipo.lab.recipe import Recipe
 from pipo.lab.rows import CONTEXT, SHARE, training_item
 from pipo.lab.sampling import sample_items
@@ -36,7 +37,7 @@ def make_rollouts(recipe: Recipe, teacher: Path, folder: Path, ctx: JobContext) 
         if not path.exists():
             lines = []
             for item, samples in sample_items(
-                engine, tokenizer, rollout_items(recipe, chunk), recipe.rollout_samples, 8 * 14 + 16,
+                engine, tokenizer, rollout_items(recipe, chunk), recipe.rollout_samples, loose_budget([12]),
                 recipe.seed, ctx, chunk=CHUNK,
             ):  # fmt: skip
                 texts = [s.text for s in samples]

@@ -1,7 +1,7 @@
 """Training rows drawn fresh from the lab's tasks, in three phases, each with a curriculum.
 
 Phase ``skills`` lays arithmetic and look-ups, phase ``context`` lengthens contexts to their full size, phase ``choice``
-adds the choosing of an option on short problems while the rest is kept up.
+adds the choosing of an option.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONTEXT = Phase(
     {"lab-chain": 0.35, "lab-letters": 0.25, "lab-recall": 0.4}, 0.4, False, (32, 128), (64, 320), (320, 1280), 0.2
 )
 CHOICE = Phase(
-    {"lab-chain": 0.1, "lab-choice": 0.8, "lab-recall": 0.1}, 0.6, True, (64, 320), (64, 320), (320, 1280), 0.2
+    {"lab-chain": 0.25, "lab-choice": 0.5, "lab-recall": 0.25}, 0.0, False, (64, 320), (64, 320), (320, 1280), 0.15
 )
 SHARE = {"lab-chain": 0.35, "lab-choice": 0.25, "lab-recall": 0.4}  # of roll-outs
 CONTEXT_TASKS = ("lab-recall", "lab-links")

@@ -5,7 +5,7 @@ any order and phrase them in several ways at random: so drafts really are uncert
 looked-up key) fall on either place of a pair.
 
 lab-chain   ``a = 4 + 2  b = a * 7 ... ?``: steps in a valid order, then the last value in a box
-lab-choice  the same with four options ``7 = B``; the letter of the right one in a box, E where none is right
+lab-choice  the same with four options ``7 = B``, said again before one is chosen; its letter in a box, E if none is right
 lab-recall  the steps of a chain scattered over 1K words and more of filler: each is to be found when it is needed
 
 Two more are trained on but not measured, since models of this size learn them too slowly: ``lab-links`` (links to
@@ -119,8 +119,10 @@ def _letters(rng: random.Random, level: int, words: int) -> tuple[list[str], lis
 
 def _choice(rng: random.Random, level: int, words: int) -> tuple[list[str], list[str], str]:
     prompt, solution, shown, answer = _options(rng, level)
-    options = [w for i, v in enumerate(shown) for w in (str(v), "=", "ABCD"[i])]
-    return ["<bos>", "choice", *prompt, "?", *options], [*solution, *_glue(rng), solution[-1], "=", answer], answer
+    options = [[str(v), "=", "ABCD"[i]] for i, v in enumerate(shown)]
+    again = [w for option in rng.sample(options, 4) for w in option]
+    words = ["<bos>", "choice", *prompt, "?", *(w for option in options for w in option)]
+    return words, [*solution, *_glue(rng), *again, *_glue(rng), solution[-1], "=", answer], answer
 
 
 def _options(rng: random.Random, level: int) -> tuple[list[str], list[str], list[int], str]:
