@@ -5,7 +5,7 @@ any order and phrase them in several ways at random: so drafts really are uncert
 looked-up key) fall on either place of a pair.
 
 lab-chain   ``a = 4 + 2  b = a * 7 ... ?``: steps in a valid order, then the last value in a box
-lab-choice  the same with four options ``7 = B``, said again before one is chosen; its letter in a box, E if none is right
+lab-choice  the same with four options ``7 = B``, said again before one is chosen; its letter is boxed, E if none is right
 lab-recall  the steps of a chain scattered over 1K words and more of filler: each is to be found when it is needed
 
 Two more are trained on but not measured, since models of this size learn them too slowly: ``lab-links`` (links to
