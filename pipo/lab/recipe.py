@@ -38,7 +38,7 @@ def teacher_config() -> Any:
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """Budgets of one build, in real tokens. Base and teacher are trained in three phases (pipo.lab.rows).
+    """Budgets of one build, in real tokens. Base and teacher are trained in two phases (pipo.lab.rows).
 
     ``rollout_items`` training problems get ``rollout_samples`` samples each of the teacher.
 
@@ -46,8 +46,8 @@ class Recipe(msgspec.Struct, frozen=True):
     """
 
     tasks: tuple[str, ...]
-    base_tokens: tuple[int, int, int]
-    teacher_tokens: tuple[int, int, int]
+    base_tokens: tuple[int, int]
+    teacher_tokens: tuple[int, int]
     rollout_items: int
     rollout_samples: int
     sft_tokens: int
@@ -61,17 +61,17 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 FULL = Recipe(
-    tasks=("lab-chain", "lab-choice", "lab-recall"), base_tokens=(3_000_000, 1_000_000, 600_000),
-    teacher_tokens=(3_500_000, 1_200_000, 600_000),
-    rollout_items=9_000, rollout_samples=2, sft_tokens=1_800_000, opd_tokens=200_000, valid_items=24,
+    tasks=("lab-chain", "lab-choice", "lab-recall"), base_tokens=(3_000_000, 1_000_000),
+    teacher_tokens=(3_500_000, 1_200_000),
+    rollout_items=7_000, rollout_samples=2, sft_tokens=1_800_000, opd_tokens=200_000, valid_items=24,
 )  # fmt: skip
 QUICK = Recipe(
-    tasks=("lab-chain",), base_tokens=(600_000, 50_000, 50_000), teacher_tokens=(700_000, 50_000, 50_000),
+    tasks=("lab-chain",), base_tokens=(600_000, 100_000), teacher_tokens=(700_000, 100_000),
     rollout_items=2_000, rollout_samples=2,
     sft_tokens=600_000, opd_tokens=60_000, valid_items=12,
 )  # fmt: skip
 SMOKE = Recipe(  # for tests: every stage runs for real, nothing is learned well
-    tasks=("lab-chain",), base_tokens=(40_000, 10_000, 10_000), teacher_tokens=(80_000, 20_000, 20_000),
+    tasks=("lab-chain",), base_tokens=(40_000, 20_000), teacher_tokens=(80_000, 40_000),
     rollout_items=384, rollout_samples=2,
     sft_tokens=30_000, opd_tokens=6_000, valid_items=3,
 )  # fmt: skip

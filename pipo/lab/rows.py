@@ -1,7 +1,6 @@
-"""Training rows drawn fresh from the lab's tasks, in three phases, each with a curriculum.
+"""Training rows drawn fresh from the lab's tasks, in two phases, each with a curriculum.
 
-Phase ``skills`` lays arithmetic and look-ups, phase ``context`` lengthens contexts to their full size, phase ``choice``
-adds the choosing of an option.
+Phase ``skills`` lays arithmetic and look-ups, phase ``context`` brings long contexts in, up to their full size.
 """
 
 from __future__ import annotations
@@ -33,15 +32,12 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 SKILLS = Phase(
-    {"lab-chain": 0.45, "lab-letters": 0.35, "lab-links": 0.2}, 0.3, True, (64, 256), (64, 256), (256, 1280), 0.15
+    {"lab-chain": 0.45, "lab-choice": 0.35, "lab-links": 0.2}, 0.3, True, (64, 256), (64, 256), (256, 1280), 0.15
 )
 CONTEXT = Phase(
-    {"lab-chain": 0.35, "lab-letters": 0.25, "lab-recall": 0.4}, 0.4, False, (32, 128), (64, 320), (320, 1280), 0.2
+    {"lab-chain": 0.35, "lab-choice": 0.25, "lab-recall": 0.4}, 0.4, False, (32, 128), (64, 320), (320, 1280), 0.2
 )
-CHOICE = Phase(
-    {"lab-chain": 0.25, "lab-choice": 0.5, "lab-recall": 0.25}, 0.0, False, (64, 320), (64, 320), (320, 1280), 0.15
-)
-SHARE = {"lab-chain": 0.35, "lab-choice": 0.25, "lab-recall": 0.4}  # of roll-outs
+SHARE = {"lab-chain": 0.4, "lab-choice": 0.2, "lab-recall": 0.4}  # of roll-outs
 CONTEXT_TASKS = ("lab-recall", "lab-links")
 
 

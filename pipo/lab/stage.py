@@ -21,7 +21,7 @@ from pipo.jobs import JobContext, LocalContext
 from pipo.lab.calibrate import calibrate_tasks
 from pipo.lab.recipe import RECIPES, Recipe, student_config, teacher_config
 from pipo.lab.rollouts import make_rollouts
-from pipo.lab.rows import CHOICE, CONTEXT, SKILLS, FreshRows
+from pipo.lab.rows import CONTEXT, SKILLS, FreshRows
 from pipo.lab.tokenizer import PAD, lab_tokenizer
 from pipo.model import PipoForCausalLM, load_model, load_tokenizer, save_model
 from pipo.train.data import Batches, FileRows, collate_regular
@@ -32,7 +32,7 @@ from pipo.train.settings import OPDSettings, SFTSettings
 
 
 def _phase(recipe: Recipe, folder: Path, ctx: JobContext, name: str, start: str | None, phase: int, seed: int) -> Any:
-    """Phase 0, 1 or 2 of base or teacher: a regular model with its MTP head on fresh gold solutions."""
+    """Phase 0 or 1 of base or teacher: a regular model with its MTP head on fresh gold solutions."""
     student = name.startswith("base")
     torch.manual_seed(seed)
     if start is None:
@@ -41,7 +41,7 @@ def _phase(recipe: Recipe, folder: Path, ctx: JobContext, name: str, start: str 
         model = load_model(folder / start)
     tokens = (recipe.base_tokens if student else recipe.teacher_tokens)[phase]
     tasks = recipe.tasks if len(recipe.tasks) == 1 else None
-    rows = FreshRows(lab_tokenizer(), (SKILLS, CONTEXT, CHOICE)[phase], tasks, seed + 100 * phase)
+    rows = FreshRows(lab_tokenizer(), (SKILLS, CONTEXT)[phase], tasks, seed + 100 * phase)
     settings = LoopSettings(tokens=tokens, seed=seed)
     batches = Batches(rows, collate_regular(PAD), seed)
     result = train(model, batches, Regular(), settings, folder / name, ctx, name)
@@ -54,14 +54,9 @@ def base_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     return _phase(recipe, folder, ctx, "base_skills", None, 0, recipe.seed)
 
 
-def base_context(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
-    """The student's second phase."""
-    return _phase(recipe, folder, ctx, "base_context", "base_skills", 1, recipe.seed)
-
-
 def base(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The student: regular decoding, MTP head trained with it."""
-    return _phase(recipe, folder, ctx, "base", "base_context", 2, recipe.seed)
+    return _phase(recipe, folder, ctx, "base", "base_skills", 1, recipe.seed)
 
 
 def teacher_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
@@ -69,14 +64,9 @@ def teacher_skills(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     return _phase(recipe, folder, ctx, "teacher_skills", None, 0, recipe.seed + 1)
 
 
-def teacher_context(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
-    """The teacher's second phase."""
-    return _phase(recipe, folder, ctx, "teacher_context", "teacher_skills", 1, recipe.seed + 1)
-
-
 def teacher(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The larger model whose roll-outs and distributions teach the others."""
-    return _phase(recipe, folder, ctx, "teacher", "teacher_context", 2, recipe.seed + 1)
+    return _phase(recipe, folder, ctx, "teacher", "teacher_skills", 1, recipe.seed + 1)
 
 
 def rollouts(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
@@ -122,17 +112,15 @@ def calibrate(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
 STAGES: dict[str, Callable[[Recipe, Path, JobContext], Any]] = {
     f.__name__: f
     for f in (
-        base_skills, teacher_skills, base_context, teacher_context, base, teacher,
+        base_skills, teacher_skills, base, teacher,
         rollouts, sft, opd, control, calibrate,
     )
 }  # fmt: skip
 NEEDS: dict[str, tuple[str, ...]] = {
     "base_skills": (),
     "teacher_skills": (),
-    "base_context": ("base_skills",),
-    "teacher_context": ("teacher_skills",),
-    "base": ("base_context",),
-    "teacher": ("teacher_context",),
+    "base": ("base_skills",),
+    "teacher": ("teacher_skills",),
     "rollouts": ("teacher",),
     "sft": ("base", "rollouts"),
     "opd": ("sft",),
