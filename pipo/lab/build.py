@@ -96,8 +96,9 @@ class _Graph:
 
     def _read(self, stage: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.put((stage, line))
+        with process.stdout as lines:
+            for line in lines:
+                self.lines.put((stage, line))
         self.lines.put((stage, None))
 
     def _listen(self) -> None:
