@@ -130,7 +130,7 @@ class _Graph:
 
 
 def publish(stages: Path, out: Path, size: str, seed: int) -> Manifest:
-    """Write the family: bf16 models, tokenizer, manifest with the log of every stage."""
+    """Write the family: bf16 models, tokenizer, ``build.jsonl`` (metrics of every stage) and the manifest."""
     import torch
 
     from pipo.lab.stage import NEEDS
@@ -140,6 +140,11 @@ def publish(stages: Path, out: Path, size: str, seed: int) -> Manifest:
     tasks = next(r for r in rows if r["stage"] == "calibrate")["tasks"]
     for name, stage in MODELS.items():
         save_model(load_model(stages / stage), out / name, load_tokenizer(stages / "base"), dtype=torch.bfloat16)
+    with open(out / "build.jsonl", "w") as log:
+        for stage in NEEDS:
+            metrics = stages / stage / "metrics.jsonl"
+            for line in metrics.read_text().splitlines() if metrics.exists() else ():
+                log.write(json.dumps({"stage": stage, **json.loads(line)}) + "\n")
     manifest = Manifest(
         size=size,
         seed=seed,
