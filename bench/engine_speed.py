@@ -14,27 +14,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+from transformers import Qwen3_5ForCausalLM
 
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method, Request, Sampling
+from pipo.lab.recipe import lab_config
 from pipo.model import PipoForCausalLM
 
-LAYERS = "lllflllf"
 GREEDY = Sampling(temperature=0.0)
 PAPER = Sampling(temperature=1.0, top_k=20, top_p=0.95, presence_penalty=1.5)
 
 
 def lab_model(pipo: bool, max_positions: int = 32768) -> PipoForCausalLM:
     """A random model of the lab student's shape."""
-    config: Any = Qwen3_5TextConfig(
-        vocab_size=192, hidden_size=96, intermediate_size=288, num_hidden_layers=len(LAYERS), num_attention_heads=3,
-        num_key_value_heads=1, head_dim=32, linear_num_key_heads=2, linear_num_value_heads=2,
-        linear_key_head_dim=32, linear_value_head_dim=32, max_position_embeddings=max_positions,
-        layer_types=[{"l": "linear_attention", "f": "full_attention"}[c] for c in LAYERS], tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
-        pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+    config = lab_config(96)
+    config.max_position_embeddings = max_positions
     config.compressor_type = "mlp" if pipo else None
     torch.manual_seed(0)
     model = PipoForCausalLM(config)
