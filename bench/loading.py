@@ -47,8 +47,11 @@ def make_engine(folder: Path) -> Engine:
     """A torch engine over a model folder, on the GPU where there is one."""
     from pipo.engine import TorchEngine
     from pipo.model import load_model
+    from pipo.model.threads import fit_threads
 
-    engine: Engine = TorchEngine(load_model(folder, device=device()))
+    model = load_model(folder, device=device())
+    fit_threads(model)
+    engine: Engine = TorchEngine(model)
     return engine
 
 

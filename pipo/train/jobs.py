@@ -11,6 +11,7 @@ from pipo.errors import BadInput
 from pipo.jobs import JobContext
 from pipo.lab.family import resolve_model
 from pipo.model import from_backbone, load_model, load_tokenizer, save_model
+from pipo.model.threads import fit_threads
 from pipo.train.data import Batches, FileRows, collate_pairs
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import PipoSFT
@@ -35,6 +36,7 @@ def train_sft(s: SFTSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     model = load_model(source)
     if not model.is_pipo:
         model = from_backbone(source, s.compressor, s.start, s.seed)
+    fit_threads(model)
     pad = model.config.pad_token_id
     rows = FileRows(Path(s.data).expanduser(), tokenizer, s.seed)
     tokens = s.tokens or int(s.epochs * sum(len(r.prompt) + len(r.response) for r in rows.rows))
@@ -60,6 +62,7 @@ def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
             f"teacher and student have vocabularies of {teacher.config.vocab_size} and {model.config.vocab_size}; "
             "they must share one"
         )
+    fit_threads(model)
     prompts = _read_prompts(Path(s.data).expanduser(), tokenizer)
 
     def draw(pool: int) -> list[list[int]]:
