@@ -63,7 +63,7 @@ class Recipe(msgspec.Struct, frozen=True):
 FULL = Recipe(
     tasks=("lab-chain", "lab-choice", "lab-recall"), base_tokens=(3_000_000, 1_000_000),
     teacher_tokens=(3_500_000, 1_200_000),
-    rollout_items=7_000, rollout_samples=2, sft_tokens=2_800_000, opd_tokens=200_000, valid_items=24,
+    rollout_items=7_000, rollout_samples=2, sft_tokens=2_800_000, opd_tokens=200_000, valid_items=16,
 )  # fmt: skip
 QUICK = Recipe(
     tasks=("lab-chain",), base_tokens=(600_000, 100_000), teacher_tokens=(700_000, 100_000),
