@@ -20,9 +20,9 @@ PYTEST_ARGS ?=
 # Items per task (samples are 4 an item), trials and input lengths of the demo.
 DEMO_HOME ?= $(CURDIR)/.pipo-home
 DEMO_OUT ?= report
-DEMO_COMPARE ?= --limit 80
+DEMO_COMPARE ?= --limit 100
 DEMO_LATENCY ?= --trials 5
-DEMO_ABLATE ?= --limit 30
+DEMO_ABLATE ?= --limit 50
 
 # Only this clone's packages: nothing from the user's or the machine's Python.
 unexport PYTHONPATH PYTHONHOME
