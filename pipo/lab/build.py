@@ -137,6 +137,8 @@ def publish(stages: Path, out: Path, size: str, seed: int) -> Manifest:
     from pipo.model import load_model, load_tokenizer, save_model
 
     rows = [json.loads((stages / s / "done.json").read_text()) for s in NEEDS]
+    for row in rows:
+        row.pop("model", None)  # a path of the machine that built it
     tasks = next(r for r in rows if r["stage"] == "calibrate")["tasks"]
     for name, stage in MODELS.items():
         save_model(load_model(stages / stage), out / name, load_tokenizer(stages / "base"), dtype=torch.bfloat16)
