@@ -55,7 +55,7 @@ def requests(
     g = torch.Generator().manual_seed(1)
     return [
         Request(
-            id=str(i), prompt=tuple(torch.randint(3, 192, (prompt,), generator=g).tolist()), method=method,
+            id=str(i), prompt=tuple(torch.randint(3, 128, (prompt,), generator=g).tolist()), method=method,
             sampling=sampling, seed=i, max_slots=slots, max_tokens=tokens, ignore_eos=True,
         )
         for i in range(batch)
