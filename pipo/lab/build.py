@@ -116,8 +116,6 @@ class _Graph:
         if kind == "progress":
             data["note"] = f"{stage} ({sum(map(self.done, self.needs))} of {len(self.needs)} stages done)"
             self.ctx.emit("progress", **data)
-        elif kind == "metric":
-            self.ctx.emit("metric", stage=stage, **data)
 
     def _ended(self, stage: str, code: int) -> None:
         if code or not self.done(stage):

@@ -56,7 +56,7 @@ def calibrate_tasks(recipe: Recipe, base: Path, control: Path, ctx: JobContext) 
                 passed[name][level] = sum(any(s.correct for s in ss) for _, ss in got) / len(got)
                 if name == "base":
                     runs[level] = [s for _, ss in got for s in ss]
-            ctx.emit("progress", done=done * (high - low + 1) + level - low + 1, unit="levels",
+            ctx.emit("progress", done=done * (high - low + 1) + level - low + 1,
                      total=len(recipe.tasks) * (high - low + 1), note="calibrate")  # fmt: skip
             if level > low + WINDOW and all(p[level] < 0.2 and p[level - 1] < 0.2 for p in passed.values()):
                 break  # harder levels cannot enter the window

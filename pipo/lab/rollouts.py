@@ -47,7 +47,7 @@ def make_rollouts(recipe: Recipe, teacher: Path, folder: Path, ctx: JobContext) 
             tmp = path.with_suffix(".tmp")
             tmp.write_text("".join(lines))
             tmp.replace(path)
-        ctx.emit("progress", done=chunk + 1, total=chunks, note="rollouts", unit="chunks")
+        ctx.emit("progress", done=chunk + 1, total=chunks, note="rollouts")
     return _collect(folder, chunks)
 
 

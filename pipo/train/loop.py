@@ -189,5 +189,5 @@ def _report(
     with open(folder / "metrics.jsonl", "a") as f:
         f.write(json.dumps(row) + "\n")
     ctx.emit("metric", **row)
-    ctx.emit("progress", done=min(run.tokens, settings.tokens), total=settings.tokens, note=note, unit="tokens",
-             tokens_per_s=round(run.tokens / max(run.seconds, 1e-9)), loss=row[objective.names[0]])  # fmt: skip
+    ctx.emit("progress", done=min(run.tokens, settings.tokens), total=settings.tokens, note=note,
+             tokens_s=round(run.tokens / max(run.seconds, 1e-9)), loss=row[objective.names[0]])  # fmt: skip
