@@ -9,6 +9,6 @@ SMALL = 50_000_000  # parameters
 
 
 def fit_threads(model: nn.Module) -> None:
-    """One thread for a small model on the CPU: sharing out its work takes longer than the work (docs/LOG.md)."""
+    """One thread for a small model on the CPU: more gain little alone and cost much on a busy machine (docs/LOG.md)."""
     if next(model.parameters()).device.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
         torch.set_num_threads(1)
