@@ -16,16 +16,23 @@ from pipo.errors import BadInput
 MethodName = Literal["regular", "mtp", "eagle", "pipo", "random"]
 METHODS: tuple[str, ...] = ("regular", "mtp", "eagle", "pipo", "random")
 PAIR_METHODS = ("pipo", "random")
-Finish = Literal["eos", "slots", "tokens", "cancelled", "failed"]
+Finish = Literal["eos", "stop", "slots", "tokens", "cancelled", "failed"]
+MOST_TOP_LOGPROBS = 100
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the next token is drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch off."""
+    """How the next token is drawn. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch off.
+
+    ``min_p``: tokens less likely than this share of the likeliest one are left out. ``presence_penalty``: taken off the
+    logit of each token generated before, ``frequency_penalty``: as often as it was generated; the prompt does not count.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -34,8 +41,11 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise BadInput(f"top_k {self.top_k} must be >= 0; 0 switches it off")
         if not 0 < self.top_p <= 1:
             raise BadInput(f"top_p {self.top_p} must lie in (0, 1]; 1 switches it off")
-        if not math.isfinite(self.presence_penalty):
-            raise BadInput(f"presence_penalty {self.presence_penalty} must be a finite number; 0 switches it off")
+        if not 0 <= self.min_p <= 1:
+            raise BadInput(f"min_p {self.min_p} must lie in [0, 1]; 0 switches it off")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise BadInput(f"{name} {getattr(self, name)} must be a finite number; 0 switches it off")
 
 
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +80,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One sample to generate. ``prompt``: real token ids without PADs (the engine pads an odd prompt itself).
 
     ``seed`` alone fixes the sample, whatever else is in the batch. At least one budget must be set.
-    ``group``: requests of one group have the same prompt and share its prefill.
+    ``group``: requests of one group have the same prompt and share its prefill. ``stop``: the request ends with the
+    token that completes one of these strings in the generated text, across steps and pair ends (the token comes out).
+    ``logprobs``: report each token's log-probability and that many of the likeliest ones; None reports nothing.
     """
 
     id: str
@@ -82,14 +94,31 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     group: str | None = None
     ignore_eos: bool = False
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, array_like=True):
-    """One draft token: its id, whether it was kept, and the confidence in it (None for methods without a gate)."""
+    """One draft token: its id, whether it was kept, and the confidence in it (None for methods without a gate).
+
+    ``logprob``: under the MTP head that drew it, for pair methods where the request asked for log-probabilities.
+    """
 
     id: int
     kept: bool
     confidence: float | None = None
+    logprob: float | None = None
+
+
+class Logprob(msgspec.Struct, frozen=True, array_like=True):
+    """Natural log-probability of one token that came out, and the likeliest ids there with theirs, likeliest first.
+
+    Of the model's own distribution at that place: temperature 1, no filter, no penalty, PAD left out. The backbone's
+    head for all tokens but those that come from a kept draft of mtp, pipo and random: there the MTP head's.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +126,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tokens``: the real tokens that came out, in order. ``places``: the same with PADs where drafts were rejected
     (pair methods: always two places a slot, a pair that EOS ends included, PAD after it). ``slots``: slots committed.
-    ``drafts``: drafts offered at this step, in order. ``finish``: set on a request's last event.
+    ``drafts``: drafts offered at this step, in order. ``logprobs``: one for each of ``tokens``, where asked for.
+    ``finish``: set on a request's last event.
     """
 
     request_id: str
@@ -106,5 +136,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     places: tuple[int, ...] = ()
     slots: int = 0
     drafts: tuple[Draft, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
     finish: Finish | None = None
     error: str | None = None
