@@ -1,10 +1,13 @@
 """Distributions with all sampling settings applied, and seeded draws from them.
 
-Settings apply in the order of vLLM and SGLang: presence penalty over the tokens generated so far (the prompt does
-not count), temperature, top-k, top-p. Draws are counter-based: the uniform number is a hash of (seed, place,
-purpose), so a sample depends on its own seed alone, not on its batch mates or on how often others drew.
+Settings apply in the order of SGLang: presence and frequency penalties over the tokens generated so far (the prompt
+does not count), temperature, top-k, top-p, min-p. Min-p compares with the likeliest token, which every filter keeps,
+so its place matters to top-p alone: top-p counts the mass that top-k left, tokens that min-p takes away included, and
+a top-p set is the same with min-p and without. (vLLM applies min-p before top-k; where both are on, results differ.)
+Draws are counter-based: the uniform number is a hash of (seed, place, purpose), so a sample depends on its own seed
+alone, not on its batch mates or on how often others drew.
 
-Shape legend: n rows, V vocabulary.
+Shape legend: n rows, V vocabulary (or the N columns of a smaller draft head).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipo.engine.types import Sampling
+from pipo.engine.types import Logprob, Sampling
 
 
 class Purpose(IntEnum):
@@ -63,22 +66,32 @@ class Stream:
 
 
 class Settings:
-    """Sampling settings of n rows as tensors, with what is off in all rows left out of the work."""
+    """Sampling settings of n rows as tensors, with what is off in all rows left out of the work.
+
+    ``penalty`` is None where no row has a penalty: counts of generated tokens need not be kept then.
+    """
 
     def __init__(self, rows: Sequence[Sampling], vocab: int, device: torch.device | str = "cpu") -> None:
         self.rows, self.vocab, self.device = list(rows), vocab, device
-        column = lambda values: torch.tensor(values, device=device, dtype=torch.float32)[:, None]  # noqa: E731
         self.greedy = [s.temperature == 0 for s in rows]
         self.all_greedy = all(self.greedy)
         self.is_greedy = torch.tensor(self.greedy, device=device)[:, None] if any(self.greedy) else None
-        temperatures = [s.temperature or 1.0 for s in rows]
-        self.temperature = column(temperatures) if set(temperatures) != {1.0} else None
-        self.penalty = column([s.presence_penalty for s in rows]) if any(s.presence_penalty for s in rows) else None
+        self.temperature = self._column([s.temperature or 1.0 for s in rows], off=1.0)
+        self.presence = self._column([s.presence_penalty for s in rows], off=0.0)
+        self.frequency = self._column([s.frequency_penalty for s in rows], off=0.0)
+        self.penalty = self.frequency if self.presence is None else self.presence
         ks = [min(s.top_k, vocab) or vocab for s in rows]
         self.k_max = max(ks)
         self.top_k = torch.tensor(ks, device=device)[:, None] if min(ks) < self.k_max else None
-        self.top_p = column([s.top_p for s in rows]) if any(s.top_p < 1 for s in rows) else None
+        self.top_p = self._column([s.top_p for s in rows], off=1.0)
+        self.min_p = self._column([s.min_p for s in rows], off=0.0)
         self._repeats: dict[int, Settings] = {}
+
+    def _column(self, values: list[float], off: float) -> Tensor | None:
+        """Values as [n, 1]; None where all rows have the setting off."""
+        if set(values) == {off}:
+            return None
+        return torch.tensor(values, device=self.device, dtype=torch.float32)[:, None]
 
     def repeated(self, times: int) -> Settings:
         """Settings in which each row stands ``times`` times in a row (several places of one request)."""
@@ -89,30 +102,39 @@ class Settings:
             self._repeats[times] = Settings(rows, self.vocab, self.device)
         return self._repeats[times]
 
-    def penalised(self, logits_nV: Tensor, seen_nV: Tensor | None) -> Tensor:
-        """Logits less the presence penalty where ``seen`` [n, V] is 1."""
-        if self.penalty is None or seen_nV is None:
+    def penalised(self, logits_nV: Tensor, counts_nV: Tensor | None) -> Tensor:
+        """Logits less the penalties, by how often each token was generated (``counts`` [n, V] float32)."""
+        if counts_nV is None:
             return logits_nV
-        return torch.addcmul(logits_nV, seen_nV, self.penalty, value=-1)
+        if self.presence is not None:
+            logits_nV = torch.addcmul(logits_nV, counts_nV.clamp(max=1), self.presence, value=-1)
+        if self.frequency is not None:
+            logits_nV = torch.addcmul(logits_nV, counts_nV, self.frequency, value=-1)
+        return logits_nV
 
-    def probabilities(self, logits_nV: Tensor, seen_nV: Tensor | None = None) -> Tensor:
-        """The distributions that rows are sampled from, [n, V] float32; greedy rows get all mass on the argmax."""
-        x = self.penalised(logits_nV, seen_nV)
+    def probabilities(self, logits_nV: Tensor, counts_nV: Tensor | None = None) -> Tensor:
+        """The distributions that rows are sampled from, [n, V] float32; greedy rows get all mass on the argmax.
+
+        V is the width of ``logits``, which may be less than the vocabulary (a draft head's columns).
+        """
+        x = self.penalised(logits_nV, counts_nV)
         best = x.argmax(-1, keepdim=True) if self.is_greedy is not None else None
         if self.all_greedy:
             assert best is not None
             return torch.zeros_like(x).scatter_(1, best, 1.0)
         if self.temperature is not None:
             x = x / self.temperature
-        p = self._filtered(x) if self.k_max < self.vocab or self.top_k is not None or self.top_p is not None else None
-        p = x.softmax(-1) if p is None else p
+        if self.k_max < x.shape[1] or self.top_k is not None or self.top_p is not None:
+            p = self._filtered(x)
+        else:
+            p = self._without_unlikely(x.softmax(-1))
         if self.is_greedy is not None and best is not None:
             p = torch.where(self.is_greedy, torch.zeros_like(p).scatter_(1, best, 1.0), p)
         return p
 
     def _filtered(self, x_nV: Tensor) -> Tensor:
-        """Softmax over each row's top-k, then over the smallest set of those that holds top-p of the mass."""
-        if self.k_max < self.vocab:
+        """Softmax over each row's top-k, then over the smallest set of those that holds top-p of the mass, min-p."""
+        if self.k_max < x_nV.shape[1]:
             top, index = x_nV.topk(self.k_max, dim=-1)
         else:
             top, index = x_nV.sort(dim=-1, descending=True)
@@ -124,7 +146,14 @@ class Settings:
             before = p.cumsum(-1, dtype=torch.float64) - p
             p = p.masked_fill((before >= self.top_p) & (self.top_p < 1), 0.0)
             p = p / p.sum(-1, keepdim=True)
-        return torch.zeros_like(x_nV).scatter_(1, index, p)
+        return torch.zeros_like(x_nV).scatter_(1, index, self._without_unlikely(p))
+
+    def _without_unlikely(self, p: Tensor) -> Tensor:
+        """Min-p: tokens less likely than that share of the likeliest one left out, the rest renormalised."""
+        if self.min_p is None:
+            return p
+        p = p.masked_fill(p < self.min_p * p.amax(-1, keepdim=True), 0.0)
+        return p / p.sum(-1, keepdim=True)
 
 
 def draw(p_nV: Tensor, u_n: Tensor) -> Tensor:
@@ -147,3 +176,31 @@ def residual(p_nV: Tensor, q_nV: Tensor) -> Tensor:
     """What to sample from after a draft from q was rejected: (p - q)+, or p where rounding left none."""
     rest = (p_nV - q_nV).clamp_(min=0)
     return torch.where(rest.sum(-1, keepdim=True) > 0, rest, p_nV)
+
+
+def chosen_logprobs(logits_nV: Tensor, ids_n: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of the ids that came out and of the likeliest ones, under the model's own distribution.
+
+    Args:
+        logits_nV: raw logits, PAD's -inf already; no temperature, filter or penalty.
+        ids_n: columns of ``logits``; V, which marks a failed row, reads the last column.
+        top: how many of the likeliest to give, at least 0; fewer come where V is smaller.
+
+    Returns:
+        logprob [n] float32, top_ids [n, top] int64 and top_logprobs [n, top] float32, likeliest first. A token that
+        cannot come out (PAD) stands at the end with -inf; ``logprob_rows`` leaves it out.
+    """
+    log_p_nV = logits_nV.float().log_softmax(-1)
+    width = log_p_nV.shape[1]
+    logprob_n = log_p_nV.gather(1, ids_n.clamp(max=width - 1)[:, None]).squeeze(1)
+    values, ids = log_p_nV.topk(min(top, width), dim=-1)
+    return logprob_n, ids, values
+
+
+def logprob_rows(logprob_n: Tensor, top_ids: Tensor, top_logprobs: Tensor) -> list[Logprob]:
+    """What ``chosen_logprobs`` found, a row each, for events; one transfer a tensor."""
+    rows = zip(logprob_n.tolist(), top_ids.tolist(), top_logprobs.tolist(), strict=True)
+    return [
+        Logprob(own, tuple((i, v) for i, v in zip(ids, values, strict=True) if v > float("-inf")))
+        for own, ids, values in rows
+    ]
