@@ -21,7 +21,9 @@ def compare(
     temperature: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
+    min_p: o.MinP = None,
     presence_penalty: o.Presence = None,
+    frequency_penalty: o.Frequency = None,
     family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
@@ -34,7 +36,7 @@ def compare(
     spec = o.without_none(
         family=lab,
         tasks=o.check_tasks(task),
-        sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
+        sampling=o.check_sampling(temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty) or None,
         variants=o.parse_variants(variant, lab),
         k=k,
         limit=limit,

@@ -30,7 +30,9 @@ def run(
     temperature: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
+    min_p: o.MinP = None,
     presence_penalty: o.Presence = None,
+    frequency_penalty: o.Frequency = None,
     family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
@@ -46,7 +48,7 @@ def run(
     spec = o.without_none(
         family=lab,
         method=o.check_method(method, threshold, depth, keep_rate),
-        sampling=o.check_sampling(temperature, top_k, top_p, presence_penalty) or None,
+        sampling=o.check_sampling(temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty) or None,
         model=o.check_model(model, lab),
         prompt=text,
         seed=seed,

@@ -22,7 +22,11 @@ Slots = Annotated[int | None, typer.Option("--slots", min=1, help="Budget per sa
 Temperature = Annotated[float | None, typer.Option("--temperature", help="0 is greedy. [default: 1]")]
 TopK = Annotated[int | None, typer.Option("--top-k", help="0 switches it off. [default: 0]")]
 TopP = Annotated[float | None, typer.Option("--top-p", help="1 switches it off. [default: 1]")]
+MinP = Annotated[
+    float | None, typer.Option("--min-p", help="Leave out tokens below this share of the likeliest. [default: 0]")
+]
 Presence = Annotated[float | None, typer.Option("--presence-penalty", help="0 switches it off. [default: 0]")]
+Frequency = Annotated[float | None, typer.Option("--frequency-penalty", help="0 switches it off. [default: 0]")]
 MethodOpt = Annotated[
     str | None, typer.Option("--method", help="regular, mtp, eagle, pipo or random. [default: by the model's kind]")
 ]
@@ -107,12 +111,20 @@ def check_model(name: str, family: str | None = None) -> str:
 
 
 def check_sampling(
-    temperature: float | None, top_k: int | None, top_p: float | None, presence: float | None
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    presence: float | None,
+    frequency: float | None,
 ) -> dict[str, Any]:
     """The sampling settings that were given, checked. Raises BadInput."""
     from pipo.engine.types import Sampling
 
-    given = without_none(temperature=temperature, top_k=top_k, top_p=top_p, presence_penalty=presence)
+    given = without_none(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, presence_penalty=presence,
+        frequency_penalty=frequency,
+    )  # fmt: skip
     Sampling(**given)
     return given
 

@@ -77,6 +77,18 @@ def test_join_key_depends_on_settings_alone(pipo: Pipo, client: FakeClient) -> N
     assert first == again != other
 
 
+@pytest.mark.parametrize("argv", [["bench", "compare"], ["eval", "lab/base"], ["generate", "lab/base", "a"]])
+def test_sampling_flags_reach_every_job_that_samples(argv: list[str], pipo: Pipo, client: FakeClient) -> None:
+    flags = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.05, "presence_penalty": 1.5,
+             "frequency_penalty": -0.25}  # fmt: skip
+    given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert pipo(*argv, *given, "--detach").code == 0
+    assert client.submitted[0][1]["sampling"] == flags
+    for flag, value in (("--min-p", "1.5"), ("--frequency-penalty", "nan"), ("--presence-penalty", "inf")):
+        said = pipo(*argv, flag, value)
+        assert said.code == 2 and flag[2:].replace("-", "_") in said.err, said.err
+
+
 SUBMITTED = [
     (["eval", "lab/base", "--threshold", "0.8", "--slots", "90"], "eval",
      {"model": "lab/base", "method": {"name": "pipo", "threshold": 0.8}, "k": 4, "seed": 0, "slots": 90}),
