@@ -6,6 +6,7 @@ Tests hold the engine to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,25 +14,35 @@ import torch
 from torch import Tensor
 
 from pipo.decode.sampling import Purpose, Settings, Stream, draw, residual
-from pipo.engine.types import Draft, Request
+from pipo.engine.types import Draft, Logprob, Request
 from pipo.errors import BadInput
+from pipo.model.draft_vocab import eos_ids
+
+Decode = Callable[[list[int]], str]
 
 
 @dataclass
 class Sample:
-    """What one request generates: real tokens, places with PADs, slots, every draft, why it ended."""
+    """What one request generates: real tokens, places with PADs, slots, every draft, why it ended.
+
+    ``logprobs``: one a token, where the request asked for them.
+    """
 
     tokens: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     slots: int = 0
     drafts: list[Draft] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
     finish: str | None = None
 
 
 @torch.inference_mode()
-def generate(model: Any, request: Request) -> Sample:
-    """Generate one request with ``model`` (a PipoForCausalLM); what the torch engine must produce, slowly."""
-    run = _Run(model, request)
+def generate(model: Any, request: Request, decode: Decode | None = None) -> Sample:
+    """Generate one request with ``model`` (a PipoForCausalLM); what the torch engine must produce, slowly.
+
+    ``decode``: text of token ids, needed for stop strings alone.
+    """
+    run = _Run(model, request, decode)
     steps = {"regular": run.regular, "mtp": run.mtp, "eagle": run.eagle, "pipo": run.pair, "random": run.pair}
     while run.out.finish is None:
         steps[request.method.name]()
@@ -39,10 +50,12 @@ def generate(model: Any, request: Request) -> Sample:
 
 
 class _Run:
-    def __init__(self, model: Any, request: Request) -> None:
+    def __init__(self, model: Any, request: Request, decode: Decode | None) -> None:
         if request.method.pairs != model.is_pipo:
             raise BadInput(f"method {request.method.name!r} does not fit this model")
-        self.model, self.request, self.out = model, request, Sample()
+        if request.stop and decode is None:
+            raise BadInput("stop strings are found in text; give the oracle a decode function")
+        self.model, self.request, self.decode, self.out = model, request, decode, Sample()
         self.pad, self.vocab = model.config.pad_token_id, model.config.vocab_size
         self.settings = Settings([request.sampling], self.vocab, model.device)
         self.stream = Stream(request.seed)
@@ -53,13 +66,27 @@ class _Run:
     def tensor(self, ids: list[int]) -> Tensor:
         return torch.tensor([ids], device=self.model.device)
 
-    def probabilities(self, logits_V: Tensor, more: list[int] | None = None) -> Tensor:
-        """The distribution [1, V] after what was generated so far and ``more``."""
+    def head(self, logits_V: Tensor) -> Tensor:
+        """The backbone's raw logits [1, V], without PAD."""
         logits = logits_V.float()[None].clone()
         logits[0, self.pad] = -torch.inf
-        seen = torch.zeros_like(logits)
-        seen[0, self.out.tokens + (more or [])] = 1
-        return self.settings.probabilities(logits, seen)
+        return logits
+
+    def draft_head(self, logits_V: Tensor) -> Tensor:
+        """The MTP head's raw logits [1, V], without PAD and what is outside the draft vocabulary."""
+        logits = self.head(logits_V)
+        if self.model.draft_ids is None:
+            return logits
+        inside = torch.zeros_like(logits, dtype=torch.bool)
+        inside[0, self.model.draft_ids] = True
+        return logits.masked_fill(~inside, -torch.inf)
+
+    def probabilities(self, logits_1V: Tensor, more: list[int] | None = None) -> Tensor:
+        """The distribution [1, V] after what was generated so far and ``more``."""
+        counts = torch.zeros_like(logits_1V)
+        for token in self.out.tokens + (more or []):
+            counts[0, token] += 1
+        return self.settings.probabilities(logits_1V, counts)
 
     def uniform(self, purpose: Purpose, place: int) -> Tensor:
         return torch.tensor([self.stream.at(purpose, place)], dtype=torch.float64, device=self.model.device)
@@ -68,7 +95,15 @@ class _Run:
         return int(draw(p_1V, self.uniform(purpose, place)))
 
     def is_end(self, token: int) -> bool:
-        return token == self.model.config.eos_token_id and not self.request.ignore_eos
+        return token in eos_ids(self.model.config) and not self.request.ignore_eos
+
+    def stopped(self) -> bool:
+        """Whether a stop string stands in the text of the tokens so far."""
+        if not self.request.stop:
+            return False
+        assert self.decode is not None
+        text = self.decode(self.out.tokens)
+        return any(s in text for s in self.request.stop)
 
     def budget(self) -> str | None:
         r, out = self.request, self.out
@@ -76,27 +111,41 @@ class _Run:
             return "tokens"
         return "slots" if r.max_slots is not None and out.slots >= r.max_slots else None
 
-    def add(self, token: int) -> bool:
+    def take(self, token: int, logits_1V: Tensor) -> str | None:
+        """Let a token come out, with its log-probability under these raw logits; ``eos`` or ``stop`` where it ends."""
+        self.out.tokens.append(token)
+        if self.request.logprobs is not None:
+            self.out.logprobs.append(self.logprob(token, logits_1V, self.request.logprobs))
+        if self.is_end(token):
+            return "eos"
+        return "stop" if self.stopped() else None
+
+    def logprob(self, token: int, logits_1V: Tensor, top: int = 0) -> Logprob:
+        values = logits_1V[0].log_softmax(-1).tolist()
+        likeliest = sorted((i for i in range(self.vocab) if values[i] > -torch.inf), key=lambda i: -values[i])
+        return Logprob(values[token], tuple((i, values[i]) for i in likeliest[:top]))
+
+    def add(self, token: int, logits_1V: Tensor) -> bool:
         """Commit one token of a token method; whether the request goes on."""
         out = self.out
+        end = self.take(token, logits_1V)
         self.ids.append(token)
-        out.tokens.append(token)
         out.places.append(token)
         out.slots += 1
-        out.finish = "eos" if self.is_end(token) else self.budget()
+        out.finish = end or self.budget()
         return out.finish is None
 
     def regular(self) -> None:
-        logits = self.model.forward_regular(self.tensor(self.ids + [self.pad])).logits[0, -2]
-        self.add(self.draw(self.probabilities(logits), Purpose.TOKEN, self.out.slots))
+        logits = self.head(self.model.forward_regular(self.tensor([*self.ids, self.pad])).logits[0, -2])
+        self.add(self.draw(self.probabilities(logits), Purpose.TOKEN, self.out.slots), logits)
 
     def mtp(self) -> None:
         self.regular()
         if self.out.finish is None:
-            logits = self.model.forward_regular(self.tensor(self.ids)).mtp_logits[0, -1]
+            logits = self.draft_head(self.model.forward_regular(self.tensor(self.ids)).mtp_logits[0, -1])
             token = self.draw(self.probabilities(logits), Purpose.DRAFT, self.out.slots)
             self.out.drafts.append(Draft(token, True))
-            self.add(token)
+            self.add(token, logits)
 
     def eagle(self) -> None:
         if not self.out.slots:
@@ -107,43 +156,44 @@ class _Run:
         q = []
         for j in range(self.request.method.depth):
             d = model.mtp(model.embed(self.tensor(self.ids[1:] + drafts)), hidden)[:, -1:]
-            q.append(self.probabilities(model.lm_head(d)[0, 0], drafts))
+            q.append(self.probabilities(self.draft_head(model.lm_head(d)[0, 0]), drafts))
             drafts.append(self.draw(q[-1], Purpose.DRAFT, place + j))
             hidden = torch.cat([hidden, d], 1)
         h = model.run_backbone(model.embed(self.tensor(self.ids + drafts)))
-        target = model.lm_head(h)[0, len(self.ids) - 1 :]
+        target = [self.head(x) for x in model.lm_head(h)[0, len(self.ids) - 1 :]]
         for j, x in enumerate(drafts):
             p = self.probabilities(target[j])
             if not self.uniform(Purpose.ACCEPT, place + j) * q[j][0, x] < p[0, x]:
                 self.out.drafts += [Draft(y, False) for y in drafts[j:]]
-                self.add(self.draw(residual(p, q[j]), Purpose.TOKEN, place + j))
+                self.add(self.draw(residual(p, q[j]), Purpose.TOKEN, place + j), target[j])
                 return
             self.out.drafts.append(Draft(x, True))
-            if not self.add(x):
+            if not self.add(x, target[j]):
                 return
-        self.add(self.draw(self.probabilities(target[-1]), Purpose.TOKEN, place + len(drafts)))
+        self.add(self.draw(self.probabilities(target[-1]), Purpose.TOKEN, place + len(drafts)), target[-1])
 
     def pair(self) -> None:
         out, method, place = self.out, self.request.method, 2 * self.out.slots
-        logits = self.model(self.tensor([*self.ids, self.pad, self.pad])).logits[0, -2]  # the MTP head needs a place
-        first = self.draw(self.probabilities(logits), Purpose.TOKEN, place)
-        out.tokens.append(first)
-        second = self.pad
-        if not self.is_end(first) and self.budget() != "tokens":
+        # the MTP head needs a place
+        logits = self.head(self.model(self.tensor([*self.ids, self.pad, self.pad])).logits[0, -2])
+        first, second = self.draw(self.probabilities(logits), Purpose.TOKEN, place), self.pad
+        end = self.take(first, logits)
+        if end is None and self.budget() != "tokens":
             after = self.model(self.tensor([*self.ids, first, self.pad]))
-            draft = self.draw(self.probabilities(after.mtp_logits[0, -1]), Purpose.DRAFT, place + 1)
+            logits = self.draft_head(after.mtp_logits[0, -1])
+            draft = self.draw(self.probabilities(logits), Purpose.DRAFT, place + 1)
             c = None
             if method.name == "pipo":
                 c = float(after.confidence_logits[0, -1].sigmoid())
                 kept = method.threshold == 0 or (method.threshold < 1 and c >= method.threshold)
             else:
                 kept = bool(self.uniform(Purpose.GATE, place + 1) < method.keep_rate)
-            out.drafts.append(Draft(draft, kept, c))
+            asked = self.request.logprobs is not None
+            out.drafts.append(Draft(draft, kept, c, self.logprob(draft, logits).logprob if asked else None))
             if kept:
                 second = draft
-                out.tokens.append(draft)
+                end = self.take(draft, logits)
         out.places += [first, second]
         out.slots += 1
         self.ids += [first, second]
-        ended = self.is_end(first) or (second != self.pad and self.is_end(second))
-        out.finish = "eos" if ended else self.budget()
+        out.finish = end or self.budget()

@@ -1,7 +1,8 @@
 """Model folders: config.json, safetensors weights, tokenizer. No pickle is ever read.
 
 Two layouts load: ours (``model.*`` for the backbone, as transformers writes a text model) and the published one
-(``model.language_model.*``, vision tower beside it left out). Every tensor must be accounted for, by name.
+(``model.language_model.*``, vision tower beside it left out). Every tensor must be accounted for, by name. A draft
+vocabulary is a file of its own beside the weights.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, Qwen3_5TextConfig, Qwen3Config
 
 from pipo.errors import BadModel
+from pipo.model.draft_vocab import read_draft_vocab, write_draft_vocab
 from pipo.model.modeling import PipoForCausalLM
 from pipo.model.modules import CompressorType, Start
 
@@ -90,10 +92,11 @@ def _our_name(name: str) -> str:
 
 
 def load_model(folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PipoForCausalLM:
-    """Load a regular or PIPO model folder, in eval mode.
+    """Load a regular or PIPO model folder, in eval mode, with its draft vocabulary where it has one.
 
     Raises:
-        BadModel: no config, no PAD, pickled weights, or tensors missing, unexpected or of another shape (named).
+        BadModel: no config, no PAD, pickled weights, tensors missing, unexpected or of another shape (named), or a
+            draft vocabulary that does not fit.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -102,6 +105,7 @@ def load_model(folder: str | Path, device: str = "cpu", dtype: torch.dtype = tor
         raise BadModel(f"{folder}: weights hold a compressor, config.json has no compressor_type ('mlp' or 'linear')")
     model = PipoForCausalLM(config)
     _fill(model, tensors, folder, may_miss=())
+    model.draft_ids = read_draft_vocab(folder, config)
     check_tokenizer_fits(folder, config)
     return model.to(device=device, dtype=dtype).eval()
 
@@ -112,7 +116,8 @@ def from_backbone(
     """Make a model from a plain backbone checkpoint (or a regular model of ours), in float32.
 
     Native ``mtp.*`` weights are taken where present, else the head starts fresh; compressor and confidence head start
-    fresh (``start``: sum, identity, random). ``compressor=None`` makes a regular model.
+    fresh (``start``: sum, identity, random); a draft vocabulary is left behind. ``compressor=None`` makes a regular
+    model.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -154,7 +159,7 @@ def _fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path
 def save_model(
     model: PipoForCausalLM, folder: str | Path, tokenizer: Any = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write config.json, model.safetensors (``dtype``: None keeps) and the tokenizer, the weights by rename."""
+    """Write config.json, model.safetensors by rename (``dtype``: None keeps), draft vocabulary and tokenizer."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     out = {}
@@ -164,6 +169,7 @@ def save_model(
     tmp = folder / "model.safetensors.tmp"
     save_file(out, tmp, metadata={"format": "pt"})
     tmp.replace(folder / "model.safetensors")
+    write_draft_vocab(model.draft_ids, folder)
     config = model.config.to_dict()
     config.update({k: getattr(model.config, k) for k in OURS if hasattr(model.config, k)})
     config["architectures"] = ["PipoForCausalLM"]

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import Qwen3_5TextModel, Qwen3Model
 
 from pipo.errors import BadInput, BadModel
+from pipo.model.draft_vocab import check_draft_ids
 from pipo.model.modules import Compressor, ConfidenceHead, MTPHead
 
 BACKBONES: dict[str, Any] = {"qwen3_5_text": Qwen3_5TextModel, "qwen3": Qwen3Model}
@@ -41,7 +42,11 @@ class PipoForCausalLM(nn.Module):
 
     ``config`` is the backbone's text config with these keys of ours: ``compressor_type`` (``mlp``, ``linear`` or
     None for a regular model), ``mtp_loss_weight`` and ``confidence_loss_weight`` (default 1).
+    ``draft_ids``: draft vocabulary, int64 [N] ascending, or None. Decoding drafts from these tokens alone; the forward
+    passes below project onto all of them.
     """
+
+    draft_ids: torch.Tensor | None
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -57,6 +62,7 @@ class PipoForCausalLM(nn.Module):
             self.lm_head.weight = self.backbone.embed_tokens.weight
         self.mtp = MTPHead(config)
         self.mtp.start()
+        self.register_buffer("draft_ids", None, persistent=False)
         self.compressor = Compressor(config.hidden_size, kind) if kind else None
         self.confidence_head = ConfidenceHead(config) if kind else None
         if self.compressor is not None and self.confidence_head is not None:
@@ -71,6 +77,14 @@ class PipoForCausalLM(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.lm_head.weight.device
+
+    def set_draft_vocab(self, ids: torch.Tensor | None) -> None:
+        """Draft from these ids [N] int64 alone; None drafts from all. An engine reads them when it is made or reloaded.
+
+        Raises BadModel where they are not unique, not in the vocabulary, hold PAD or lack EOS.
+        """
+        ordered = None if ids is None else check_draft_ids(ids, self.config, "draft vocabulary")
+        self.draft_ids = None if ordered is None else ordered.to(self.device)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token embeddings, [...] -> [..., H]."""
