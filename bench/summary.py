@@ -26,6 +26,8 @@ A *row* is one variant x task x budget; task "overall" is the mean over tasks (t
     tokens_per_slot  estimate (ratio of sums)
     kept_share     estimate, drafts kept / drafts offered, over whole runs (both budgets alike); None without drafts
     acceptance     estimate, tokens a step after the first (eagle: the acceptance length), over whole runs
+    acceptance_by_position  eagle: list over chain positions 1 to depth of estimates, share of drafts accepted given
+                   that all earlier ones of the chain were, over whole runs (None where no chain got so far); else None
     ttft_s, first_pair_s, tpot16_s, tpot_s   {"p50", "p90", "low", "high"} under this batch, not at batch 1 (that is
                    the latency job); low/high: 95% bootstrap interval of the median over items; None where no times
     throughput     {"tokens_s", "low", "high", "full_tokens_s", "tokens", "wall_s"}: whole batch together;
@@ -67,7 +69,7 @@ from typing import Any
 
 import msgspec
 
-from bench import stats
+from bench import acceptance, stats
 from bench.record import Record, Run, SampleRecord, ThroughputRecord, Variant
 from bench.scoring import Items, by_item, item_values, metrics, task_parts
 from bench.stats import Estimate
@@ -120,6 +122,11 @@ def rows_of(run: Run, variant: Variant, records: Sequence[Record], pass_at: Sequ
     speed = [r for r in records if isinstance(r, ThroughputRecord) and r.variant == variant.name]
     head = {"variant": variant.name, "model": variant.model, "method": msgspec.to_builtins(variant.method)}
     whole = {t: _whole_runs(grouped[variant.name, t], variant, [r for r in speed if r.task == t]) for t in tasks}
+    chains = [acceptance.by_position(variant.method, grouped[variant.name, t]) for t in tasks]
+    overall = {
+        "throughput": throughput(speed),
+        "acceptance_by_position": acceptance.plain(acceptance.over_tasks(chains)),
+    }
     out: list[Row] = []
     for budget in BUDGETS:
         parts = [task_parts(variant.method, grouped[variant.name, t], run.budgets[t][budget], pass_at) for t in tasks]
@@ -134,7 +141,7 @@ def rows_of(run: Run, variant: Variant, records: Sequence[Record], pass_at: Sequ
             }
             for t, p in zip(tasks, parts, strict=True)
         ]
-        out += [*rows, _overall(head, budget, rows, parts, speed, pass_at)] if rows else []
+        out += [*rows, _overall({**head, **overall}, budget, rows, parts, pass_at)] if rows else []
     return out
 
 
@@ -145,6 +152,7 @@ def _whole_runs(items: Items, variant: Variant, speed: list[ThroughputRecord]) -
         "items": len(items), "samples": len(samples), "failed": sum(r.finish == "failed" for r in samples),
         "batch": max((r.batch for r in speed), default=None), **_times(items, variant.method),
         "throughput": throughput(speed),
+        "acceptance_by_position": acceptance.plain(acceptance.by_position(variant.method, items)),
     }  # fmt: skip
 
 
@@ -154,9 +162,7 @@ def _plain(parts: dict[str, Estimate | None], pass_at: Sequence[int]) -> Row:
     return plain
 
 
-def _overall(
-    head: Row, budget: str, rows: list[Row], parts: list[dict[str, Any]], speed: list[ThroughputRecord], pass_at: Any
-) -> Row:
+def _overall(head: Row, budget: str, rows: list[Row], parts: list[dict[str, Any]], pass_at: Any) -> Row:
     def mean_of(name: str) -> Estimate | None:
         present = [p[name] for p in parts if p[name] is not None]
         return stats.combine(present) if present else None
@@ -171,7 +177,6 @@ def _overall(
         **{key: sum(r[key] for r in rows) for key in ("items", "samples", "failed")},
         **_plain({name: mean_of(name) for name in parts[0]}, pass_at),
         **{name: mean_time(name) for name in ("ttft_s", "first_pair_s", "tpot16_s", "tpot_s")},
-        "throughput": throughput(speed),
     }  # fmt: skip
 
 

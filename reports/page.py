@@ -17,7 +17,8 @@ GUIDE = """\
 - **cut**: samples that the budget ended; they count as wrong. **failed**: the engine reported an error; wrong as well.
 - **TTFT**: from submission to the first token out; **first pair**: until two tokens are out. **TPOT**: time per token
   after the first; **TPOT16**: over the first 16 tokens. **×**: reference over variant, above 1 is faster.
-- **tokens/step**: tokens a backbone pass after the first (for eagle its acceptance length).
+- **tokens/step**: tokens a backbone pass after the first (for eagle its acceptance length). **draft 2 %**: share of
+  second drafts that were accepted where the first one was; a chain's first rejection ends it.
 - **±** is half of the 95% interval, **[low, high]** the interval itself. Samples of one item are not independent, so
   errors are clustered by item; differences are paired by item; times are bootstrapped medians.
 - *better* and *worse* mean that the interval leaves out no difference, *not settled* that it does not. Of twenty such
@@ -83,6 +84,9 @@ def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
             slots = next((r.get("budget_slots") for r in rows), None)
             title = f"### {task}, {budget} budget" + (f" ({slots} slots)" if slots else "")
             parts += [title, tables.comparison(run, task, budget)]
+    accepted = tables.acceptance(run)
+    if accepted:
+        parts += ["### Drafts accepted by their place in the chain", accepted]
     if run.summary.get("differences"):
         parts += ["### Paired differences, all tasks", tables.differences(run, overall=True)]
     if run.summary.get("differences") and len(run.tasks) > 1:

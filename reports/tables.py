@@ -44,6 +44,25 @@ def _milliseconds(times: Row | None) -> str:
     return interval(times, 1000, 1 if times and (times.get("p50") or 0) < 1 else 0, key="p50")
 
 
+def acceptance(run: LoadedRun) -> str:
+    """Share of drafts accepted by chain position, given that all earlier ones were; empty without eagle variants."""
+    rows = [r for r in run.rows if r["budget"] == BUDGETS[-1] and r.get("acceptance_by_position")]
+    rows = rows or [r for r in run.rows if r.get("acceptance_by_position")]
+    if len(run.tasks) == 1:
+        rows = [r for r in rows if r["task"] != ALL_TASKS]
+    deepest = max((len(r["acceptance_by_position"]) for r in rows), default=0)
+    cells = [
+        [
+            r["variant"], "all tasks" if r["task"] == ALL_TASKS else r["task"],
+            *(percent(e) for e in r["acceptance_by_position"]),
+            *[""] * (deepest - len(r["acceptance_by_position"])), plus_minus(r.get("acceptance"), digits=2),
+        ]
+        for r in rows
+    ]  # fmt: skip
+    columns = ["variant", "task", *(f"draft {i + 1} %" for i in range(deepest)), "tokens/step"]
+    return markdown(columns, cells, left=2) if cells else ""
+
+
 def differences(run: LoadedRun, overall: bool) -> str:
     """Paired differences over all tasks, or task by task: value, interval, and what it settles."""
     metrics = ("avg", f"pass@{run.k}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import scoring
+from bench import acceptance, scoring
 from bench.record import Provenance, Record, Run, SampleRecord, ThroughputRecord, Variant
 from bench.summary import summarise
 from bench.timing import Trace, tpot
@@ -98,6 +98,28 @@ def test_speed_of_a_batch() -> None:
     assert found["ttft_s"]["p50"] == 1.0 and found["tpot_s"]["p50"] == 0.5
     assert found["tpot16_s"] is None, "no sample has 16 tokens"
     assert found["acceptance"]["value"] == 1.0
+
+
+def chain_sample(item: str, number: int, kept: str) -> SampleRecord:
+    """An eagle sample whose drafts were kept (1) or not (0) as ``kept`` says."""
+    r = sample("eagle", item, number, True, slots=len(kept) + 1)
+    r.drafts = [Draft(7, c == "1") for c in kept]
+    return r
+
+
+def test_acceptance_by_position_is_given_that_all_earlier_drafts_were_accepted() -> None:
+    method = Method("eagle", depth=3)
+    run = Run(kind="compare", spec={}, provenance=ORIGIN, variants=[Variant("eagle", "m", method)],
+              budgets={"t": {"tight": 2, "loose": 99}})  # fmt: skip
+    # chains: 110, 000, 1 (cut by the end); and 111, 100
+    rows = [chain_sample("a", 0, "1100001"), chain_sample("b", 0, "111100")]
+    summary = summarise(run, rows, k=1, pass_at=[1])
+    for found in summary["rows"]:
+        first, second, third = found["acceptance_by_position"]
+        assert [first["value"], second["value"], third["value"]] == [4 / 5, 2 / 3, 1 / 2], found["task"]
+        assert first["n"] == 2 and first["low"] < first["value"] < first["high"]
+    assert acceptance.by_position(method, {"a": [chain_sample("a", 0, "000")]})[1:] == [None, None]  # type: ignore[index]
+    assert row("regular", "loose")["acceptance_by_position"] is None
 
 
 def test_pass_at_beyond_the_samples_names_both() -> None:

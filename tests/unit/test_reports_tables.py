@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from reports import tables, text
 from reports.load import LoadedRun, load
 from reports.pace import MIXED, SAME, Pace, batch_one, ratio_word, whole_batch
+from reports.page import page
 from reports.settle import BETTER, OPEN, WORSE, settled
 from reports.verdict import answers, conclusion, judged_against
 from tests.unit.reports_runs import compare_summary, estimate, latency_summary, threshold_summary, write_run
@@ -84,6 +86,18 @@ def test_latency_table(latency: LoadedRun) -> None:
     assert row.endswith("| 1.81 | 81 | 2.34 [2.20, 2.46] | 1.58 [1.49, 1.66] | 1.58 [1.49, 1.66] |")
     assert "| pipo-opd | 8192 | 2.10 | 2.34 | 1.69 | 1.80 | 1.58 |" in tables.floor(latency)
     assert "| regular |" not in tables.floor(latency)
+
+
+def test_acceptance_table_has_a_line_for_each_eagle_row(compare: LoadedRun) -> None:
+    assert tables.acceptance(compare) == ""
+    shares = [estimate(0.7, 0.01), estimate(0.5, 0.02), None]
+    rows = [r | {"acceptance_by_position": shares if r["variant"] == "eagle" else None} for r in compare.rows]
+    run = msgspec.structs.replace(compare, summary={**compare.summary, "rows": rows})
+    lines = tables.acceptance(run).splitlines()
+    assert lines[0] == "| variant | task | draft 1 % | draft 2 % | draft 3 % | tokens/step |"
+    assert "| eagle | all tasks | 70.0 ±1.0 | 50.0 ±2.0 | – | 1.55 ±0.01 |" in lines
+    assert len(lines) == 2 + 4
+    assert "### Drafts accepted by their place in the chain" in page([run], {})
 
 
 def test_threshold_table(threshold: LoadedRun) -> None:
