@@ -7,6 +7,7 @@ KINDS = {
     "compare": "bench.compare:run",
     "latency": "bench.latency:run",
     "generate": "bench.generate:run",
+    "draft-vocab": "bench.draft_vocab:run",
     "ablate-threshold": "ablations.threshold:run",
     "train-sft": "pipo.train.jobs:run_sft",
     "train-opd": "pipo.train.jobs:run_opd",

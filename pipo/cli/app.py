@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipo.cli import ablate, bench, daemon, evaluate, generate, jobs, lab, models, report, train
+from pipo.cli import ablate, bench, daemon, draft_vocab, evaluate, generate, jobs, lab, models, report, train
 from pipo.errors import PipoError
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def _root(
     pass
 
 
-for group in (daemon, models, generate, evaluate):
+for group in (daemon, models, generate, evaluate, draft_vocab):
     group.register(app)
 for name, group in {"bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}.items():
     app.add_typer(group.app, name=name)
