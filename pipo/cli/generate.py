@@ -33,6 +33,13 @@ def run(
     min_p: o.MinP = None,
     presence_penalty: o.Presence = None,
     frequency_penalty: o.Frequency = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End where the text comes to this; it is left out. Repeat.")
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option("--logprobs", min=0, max=100, help="Also each token's log-probability and the N likeliest."),
+    ] = None,
     family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
@@ -44,6 +51,8 @@ def run(
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     if not text:
         raise BadInput("the prompt is empty; give at least one word")
+    if "" in (stop or ()):
+        raise BadInput("a stop string is empty; give --stop at least one character")
     lab = o.check_family(family)
     spec = o.without_none(
         family=lab,
@@ -54,6 +63,8 @@ def run(
         seed=seed,
         max_slots=slots,
         max_tokens=tokens,
+        stop=stop,
+        logprobs=logprobs,
     )
     stream = _Stream(silent=json)
     run_job("generate", spec, as_json=json, detach=detach, show=stream.end, on_event=stream.event)
@@ -79,9 +90,19 @@ class _Stream:
         return True
 
     def end(self, result: dict[str, Any]) -> None:
-        from pipo.cli.output import note
+        from pipo.cli.output import note, print_table
 
         print("" if self._printed else result.get("text", ""))
+        if known := result.get("logprobs"):
+            rows = [
+                [
+                    repr(t["text"]),
+                    f"{t['logprob']:.4f}",
+                    " ".join(f"{x['text']!r} {x['logprob']:.4f}" for x in t["top"]),
+                ]
+                for t in known
+            ]
+            print_table(["token", "log p", "likeliest"], rows, left=["likeliest"])
         parts = [f"{result.get('tokens')} tokens in {result.get('slots')} slots, ended by {result.get('finish')}"]
         if result.get("kept_share") is not None:
             parts.append(f"{100 * result['kept_share']:.0f} % of {result.get('offered')} drafts kept")
