@@ -3,117 +3,148 @@
 Draft j+1 comes from the MTP head fed with draft j and its own last output. Verification accepts a draft x with
 min(1, p(x) / q(x)) and samples from (p - q)+ where one is rejected (Leviathan et al. 2023, Chen et al. 2023). Both p
 and q carry all sampling settings, penalties on the accepted prefix included; without that it is another distribution.
+q may live on a smaller draft vocabulary: p is whole, so nothing is lost but acceptance.
 
-Shape legend: n rows, k drafts a step (depth), S = k + 1, H hidden, V vocabulary.
+A step starts where the last one ended: the MTP head first reads the tokens that were accepted then.
+
+Shape legend: n rows, k drafts a step (depth), S = k + 1, H hidden, V vocabulary, M outputs of the draft head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pipo.decode.regular import tell as tell_token
+from pipo.decode.regular import token
 from pipo.decode.sampling import Purpose, draw, greedy, residual
 from pipo.engine import forward as fw
-from pipo.engine.batch import Batch, Decoder
 from pipo.engine.commit import Outcome
+from pipo.engine.frame import Decoder, Drawn, Frame, Read
 from pipo.engine.types import Draft
 
 
-def first(batch: Batch) -> Iterator[list[Outcome]]:
-    """The first token from the prefill, then the first draft, over the MTP cache that prefill filled."""
-    token_n = batch.sample(batch.hidden, Purpose.TOKEN)
-    batch.note(token_n[:, None])
-    yield [Outcome((t,)) for t in token_n.tolist()]
-    d_nH = fw.mtp_step(batch.w, batch.cache, batch.embed(token_n), batch.hidden, batch.last_place())
-    _carry(batch, token_n, d_nH, [1] * len(batch.rows))
+class Chain(NamedTuple):
+    """Drafts and where they came from: ids [n, k], indices in the draft head's outputs [n, k], distributions [n, k, M]
+    (None where all rows are greedy), and the counts before each of the S places (empty without penalties)."""
+
+    ids_nk: Tensor
+    index_nk: Tensor
+    q_nkM: Tensor | None
+    counts: list[Tensor]
 
 
-def step(batch: Batch) -> Iterator[list[Outcome]]:
+def first(f: Frame, hidden_nH: Tensor) -> Iterator[Drawn]:
+    """The first token from the prefill."""
+    drawn = token(f, hidden_nH)
+    n, S = len(f.pos), f.depth + 1
+    hidden_nSH = hidden_nH.new_zeros(n, S, hidden_nH.shape[1])
+    hidden_nSH[:, 0] = hidden_nH
+    next_nS = drawn.ids.repeat(1, S)  # one is new, the others are overwritten before they are read
+    carry = {"hidden": hidden_nSH, "next": next_nS, "count": torch.ones_like(f.pos)}
+    yield Drawn(carry, drawn.ids, tell_token, scored=drawn.scored)
+
+
+def step(f: Frame) -> Drawn:
     """k drafts, one backbone pass over k+1 tokens, up to k+1 tokens out."""
-    k, n = batch.depth, len(batch.rows)
-    drafts_nk, q_nkV, seen = _chain(batch, k)
-    ids_nS = torch.cat([batch.carry["token"][:, None], drafts_nk], 1)
-    plan = batch.cache.plan(batch.cache.lens, k + 1)
-    h_NH = fw.step(batch.w, batch.cache, batch.embed(ids_nS).flatten(0, 1), plan)
-    logits_NV = fw.logits(batch.w, h_NH)
-    accepted_n, token_n = _verify(batch, logits_NV, drafts_nk, q_nkV, seen)
+    k, n = f.depth, len(f.pos)
+    chain = _chain(f, k)
+    newest_n1 = f.carry["next"].gather(1, f.carry["count"][:, None] - 1)
+    plan = f.plan(f.pos, k + 1, f.length + k + 1)
+    h_NH = fw.step(f.w, f.arena, f.embed(torch.cat([newest_n1, chain.ids_nk], 1)).flatten(0, 1), plan)
+    logits_NV = fw.logits(f.w, h_NH)
+    accepted_n, token_n = _verify(f, logits_NV, chain)
+    f.arena.accept(f.first, accepted_n + 1)
 
-    accepted = accepted_n.tolist()
-    outcomes = []
-    for ids, a, t in zip(drafts_nk.tolist(), accepted, token_n.tolist(), strict=True):
-        outcomes.append(Outcome((*ids[:a], t), tuple(Draft(x, j < a) for j, x in enumerate(ids))))
-    yield outcomes
-
-    batch.cache.accept([a + 1 for a in accepted])
     # what followed each of the k+1 tokens; beyond the new token the ids are leftovers, later steps overwrite them
-    next_nS = torch.cat([drafts_nk, token_n[:, None]], 1).scatter_(1, accepted_n[:, None], token_n[:, None])
-    beyond = torch.arange(k + 1, device=token_n.device) > accepted_n[:, None]
-    batch.note(next_nS.masked_fill(beyond, batch.pad))
-    d_NH = fw.mtp_step(batch.w, batch.cache, batch.embed(next_nS).flatten(0, 1), h_NH, plan)
-    rows = torch.arange(n, device=token_n.device)
-    _carry(batch, token_n, d_NH.unflatten(0, (n, k + 1))[rows, accepted_n], [a + 1 for a in accepted])
+    next_nS = torch.cat([chain.ids_nk, token_n[:, None]], 1).scatter_(1, accepted_n[:, None], token_n[:, None])
+    if f.counts is not None:
+        here = torch.arange(k + 1, device=token_n.device) <= accepted_n[:, None]
+        f.counts.scatter_add_(1, next_nS.clamp(max=f.vocab - 1), here.float())
+    scored = [(logits_NV.view(n, k + 1, -1)[:, j], next_nS[:, j]) for j in range(k + 1)]
+    carry = {"hidden": h_NH.view(n, k + 1, -1), "next": next_nS, "count": accepted_n + 1}
+    ids = torch.cat([chain.ids_nk, token_n[:, None], accepted_n[:, None]], 1)
+    return Drawn(carry, ids, _tell, scored=scored)
 
 
-def _carry(batch: Batch, token_n: Tensor, d_nH: Tensor, offsets: list[int]) -> None:
-    """Draw the first draft of the next chain, ``offsets`` places after the step's first, and carry it over."""
-    draft_n, q_nV = _draw(batch, d_nH, batch.seen, offsets)
-    if q_nV is None:  # rows that are not greedy may join
-        q_nV = torch.zeros(len(token_n), batch.vocab + 1, device=token_n.device).scatter_(1, draft_n[:, None], 1.0)
-        q_nV = q_nV[:, :-1]
-    batch.carry = {"token": token_n, "draft": draft_n, "hidden": d_nH, "q": q_nV}
+def _tell(read: Read) -> list[Outcome]:
+    outcomes = []
+    for i, (*drafts, t, accepted) in enumerate(read.ids):
+        offered = tuple([Draft(x, j < accepted) for j, x in enumerate(drafts)])
+        outcomes.append(Outcome((*drafts[:accepted], t), offered, logprobs=read.logprob(i, 0, accepted + 1)))
+    return outcomes
 
 
-def _draw(batch: Batch, d_nH: Tensor, seen_nV: Tensor | None, offset: int | list[int]) -> tuple[Tensor, Tensor | None]:
-    """A draft a row and the distribution it came from (None where all rows are greedy)."""
-    logits_nV = fw.logits(batch.w, d_nH)
-    if batch.settings.all_greedy:
-        return greedy(batch.settings.penalised(logits_nV, seen_nV)), None
-    q_nV = batch.settings.probabilities(logits_nV, seen_nV)
-    return draw(q_nV, batch.uniform(Purpose.DRAFT, offset)), q_nV
+def _chain(f: Frame, k: int) -> Chain:
+    """Draft k tokens a row, the first from an MTP pass over what the last step accepted."""
+    count_n, next_nS = f.carry["count"], f.carry["next"]
+    n, S = next_nS.shape
+    plan = f.plan(f.pos - count_n, S, f.length - 1 + S)
+    d_NH = fw.mtp_step(f.w, f.arena, f.embed(next_nS).flatten(0, 1), f.carry["hidden"].flatten(0, 1), plan)
+    d_nH = d_NH.view(n, S, -1)[torch.arange(n, device=count_n.device), count_n - 1]
+    everything, counts = f.counts, [] if f.counts is None else [f.counts]
+    ids, index, q = [], [], []
+    for j in range(k):
+        if j:
+            d_nH = fw.mtp_step(f.w, f.arena, f.embed(ids[-1]), d_nH, f.plan(f.pos - 1 + j, 1, f.length + j))
+        x_n, at_n, q_nM = _draft(f, d_nH, j)
+        ids.append(x_n)
+        index.append(at_n)
+        q.append(q_nM)
+        if everything is not None:
+            seen = counts[-1].clone()
+            f.counts = seen
+            f.note(x_n)
+            counts.append(seen)
+    f.counts = everything
+    q_nkM = None if f.settings.all_greedy else torch.stack([x for x in q if x is not None], 1)
+    return Chain(torch.stack(ids, 1), torch.stack(index, 1), q_nkM, counts)
 
 
-def _chain(batch: Batch, k: int) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """Drafts [n, k], their distributions [n, k, V], and what was seen before each of the k+1 places."""
-    drafts, d_nH = [batch.carry["draft"]], batch.carry["hidden"]
-    q: list[Tensor | None] = [batch.carry["q"]]
-    seen = [] if batch.seen is None else [batch.seen]
-    for j in range(1, k + 1):
-        if seen:
-            seen.append(seen[-1].scatter(1, drafts[-1].clamp(max=batch.vocab - 1)[:, None], 1.0))
-        if j == k:
-            break
-        plan = batch.cache.plan([length - 1 + j for length in batch.cache.lens], 1)
-        d_nH = fw.mtp_step(batch.w, batch.cache, batch.embed(drafts[-1]), d_nH, plan)
-        draft_n, q_nV = _draw(batch, d_nH, seen[-1] if seen else None, j)
-        drafts.append(draft_n)
-        q.append(q_nV)
-    q_nkV = None if batch.settings.all_greedy else torch.stack([x for x in q if x is not None], 1)
-    return torch.stack(drafts, 1), q_nkV, seen
+def _draft(f: Frame, d_nH: Tensor, j: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A draft a row, its index in the draft head's outputs, and the distribution it came from (None: all greedy)."""
+    logits, ids = fw.draft_logits(f.w, d_nH), f.w.mtp.ids
+    counts = f.counts if ids is None or f.counts is None else f.counts[:, ids[:-1]]
+    q_nM = None
+    if f.settings.all_greedy:
+        index_n = greedy(f.settings.penalised(logits, counts))
+    else:
+        q_nM = f.settings.probabilities(logits, counts)
+        index_n = draw(q_nM, f.uniform(Purpose.DRAFT, j))
+    return (index_n if ids is None else ids[index_n]), index_n, q_nM
 
 
-def _verify(
-    batch: Batch, logits_NV: Tensor, drafts_nk: Tensor, q_nkV: Tensor | None, seen: list[Tensor]
-) -> tuple[Tensor, Tensor]:
+def _verify(f: Frame, logits_NV: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
     """How many drafts each row accepts, [n], and the token that follows them, [n]."""
-    n, k = drafts_nk.shape
-    settings = batch.settings.repeated(k + 1)
-    seen_NV = torch.stack(seen, 1).flatten(0, 1) if seen else None
-    rows = torch.arange(n, device=drafts_nk.device)
-    if q_nkV is None:
-        best_nS = greedy(settings.penalised(logits_NV, seen_NV)).view(n, k + 1)
-        accepted_n = (best_nS[:, :k] == drafts_nk).long().cumprod(1).sum(1)
+    n, k = chain.ids_nk.shape
+    settings = f.settings.repeated(k + 1)
+    counts_NV = torch.stack(chain.counts, 1).flatten(0, 1) if chain.counts else None
+    rows = torch.arange(n, device=logits_NV.device)
+    if chain.q_nkM is None:
+        best_nS = greedy(settings.penalised(logits_NV, counts_NV)).view(n, k + 1)
+        accepted_n = (best_nS[:, :k] == chain.ids_nk).long().cumprod(1).sum(1)
         return accepted_n, best_nS[rows, accepted_n]
-    p_nSV = settings.probabilities(logits_NV, seen_NV).view(n, k + 1, -1)
-    at = drafts_nk.clamp(max=batch.vocab - 1)[:, :, None]
-    u_nk = torch.stack([batch.uniform(Purpose.ACCEPT, j) for j in range(k)], 1)
-    ok_nk = u_nk * q_nkV.gather(2, at).squeeze(2) < p_nSV[:, :k].gather(2, at).squeeze(2)
-    accepted_n = ok_nk.long().cumprod(1).sum(1)
-    q_nSV = torch.cat([q_nkV, torch.zeros_like(q_nkV[:, :1])], 1)  # past the last draft nothing was proposed
-    rest_nV = residual(p_nSV[rows, accepted_n], q_nSV[rows, accepted_n])
-    u_nS = torch.stack([batch.uniform(Purpose.TOKEN, j) for j in range(k + 1)], 1)
-    return accepted_n, draw(rest_nV, u_nS[rows, accepted_n])
+    p_nSV = settings.probabilities(logits_NV, counts_NV).view(n, k + 1, -1)
+    p_nk = p_nSV[:, :k].gather(2, chain.ids_nk.clamp(max=f.vocab - 1)[:, :, None]).squeeze(2)
+    M = chain.q_nkM.shape[2]
+    q_nk = chain.q_nkM.gather(2, chain.index_nk.clamp(max=M - 1)[:, :, None]).squeeze(2)
+    accepted_n = (f.u[:, :k, Purpose.ACCEPT] * q_nk < p_nk).long().cumprod(1).sum(1)
+    rest_nV = residual(p_nSV[rows, accepted_n], _proposed(f, chain.q_nkM, accepted_n))
+    return accepted_n, draw(rest_nV, f.u[rows, accepted_n, Purpose.TOKEN])
+
+
+def _proposed(f: Frame, q_nkM: Tensor, accepted_n: Tensor) -> Tensor:
+    """What was proposed at the place after the accepted drafts, over the whole vocabulary; nothing after the last."""
+    n, k, M = q_nkM.shape
+    rows = torch.arange(n, device=accepted_n.device)
+    q_nM = q_nkM[rows, accepted_n.clamp(max=k - 1)] * (accepted_n < k)[:, None]
+    if f.w.mtp.ids is None:
+        return q_nM
+    ids = f.w.mtp.ids[:-1].expand(n, M)
+    return q_nM.new_zeros(n, f.vocab).scatter_(1, ids, q_nM)
 
 
 DECODER = Decoder(first, step, pairs=False, mtp=True)

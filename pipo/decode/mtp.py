@@ -7,45 +7,52 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipo.decode.sampling import Purpose
+from pipo.decode.regular import tell as tell_token
+from pipo.decode.regular import token
 from pipo.engine import forward as fw
-from pipo.engine.batch import Batch, Decoder
 from pipo.engine.commit import Outcome
+from pipo.engine.frame import Decoder, Drawn, Frame, Read
 from pipo.engine.types import Draft
 
 
-def first(batch: Batch) -> Iterator[list[Outcome]]:
+def first(f: Frame, hidden_nH: Tensor) -> Iterator[Drawn]:
     """The first token from the prefill, then its draft, over the MTP cache that prefill filled."""
-    token_n = batch.sample(batch.hidden, Purpose.TOKEN)
-    batch.note(token_n[:, None])
-    yield [Outcome((t,)) for t in token_n.tolist()]
-    d_nH = fw.mtp_step(batch.w, batch.cache, batch.embed(token_n), batch.hidden, batch.last_place())
-    draft_n = _draft(batch, token_n, d_nH)
-    yield [Outcome((t,), (Draft(t, True),)) for t in draft_n.tolist()]
+    drawn = token(f, hidden_nH)
+    yield Drawn({}, drawn.ids, tell_token, scored=drawn.scored)
+    token_n = drawn.carry["token"]
+    d_nH = fw.mtp_step(f.w, f.arena, f.embed(token_n), hidden_nH, f.last_place())
+    draft_n, carry, scored = _draft(f, token_n, d_nH)
+    yield Drawn(carry, draft_n[:, None], _tell_draft, scored=scored)
 
 
-def step(batch: Batch) -> Iterator[list[Outcome]]:
+def step(f: Frame) -> Drawn:
     """One backbone pass and one MTP pass over the last two tokens, two tokens."""
-    last_n2 = batch.carry["tokens"]
-    h_NH, plan = batch.backbone(batch.embed(last_n2).flatten(0, 1), S=2)
-    h_n2H = h_NH.unflatten(0, (-1, 2))
-    token_n = batch.sample(h_n2H[:, 1], Purpose.TOKEN)
-    batch.note(token_n[:, None])
+    last_n2 = f.carry["tokens"]
+    h_NH, plan = f.backbone(f.embed(last_n2).flatten(0, 1), S=2)
+    drawn = token(f, h_NH.unflatten(0, (-1, 2))[:, 1])
+    token_n = drawn.carry["token"]
     next_n2 = torch.stack([last_n2[:, 1], token_n], 1)
-    d_NH = fw.mtp_step(batch.w, batch.cache, batch.embed(next_n2).flatten(0, 1), h_NH, plan)
-    draft_n = _draft(batch, token_n, d_NH.unflatten(0, (-1, 2))[:, 1])
-    yield [
-        Outcome((a, b), (Draft(b, True),), draft_from=1)
-        for a, b in zip(token_n.tolist(), draft_n.tolist(), strict=True)
+    d_NH = fw.mtp_step(f.w, f.arena, f.embed(next_n2).flatten(0, 1), h_NH, plan)
+    _, carry, scored = _draft(f, token_n, d_NH.unflatten(0, (-1, 2))[:, 1])
+    return Drawn(carry, carry["tokens"], _tell_both, scored=drawn.scored + scored)
+
+
+def _draft(f: Frame, token_n: Tensor, d_nH: Tensor) -> tuple[Tensor, dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
+    """Draw the drafts [n]; both tokens are carried to the next step."""
+    draft_n, logits, index_n = f.draft(d_nH, 1)
+    f.note(draft_n)
+    return draft_n, {"tokens": torch.stack([token_n, draft_n], 1)}, [(logits, index_n)]
+
+
+def _tell_draft(read: Read) -> list[Outcome]:
+    return [Outcome((t,), (Draft(t, True),), logprobs=read.logprob(i, 0, 1)) for i, (t,) in enumerate(read.ids)]
+
+
+def _tell_both(read: Read) -> list[Outcome]:
+    return [
+        Outcome((a, b), (Draft(b, True),), draft_from=1, logprobs=read.logprob(i, 0, 2))
+        for i, (a, b) in enumerate(read.ids)
     ]
-
-
-def _draft(batch: Batch, token_n: Tensor, d_nH: Tensor) -> Tensor:
-    """Draw the drafts [n] and carry both tokens to the next step."""
-    draft_n = batch.sample(d_nH, Purpose.DRAFT, 1)
-    batch.note(draft_n[:, None])
-    batch.carry = {"tokens": torch.stack([token_n, draft_n], 1)}
-    return draft_n
 
 
 DECODER = Decoder(first, step, pairs=False, mtp=True)

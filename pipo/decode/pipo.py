@@ -11,63 +11,71 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pipo.decode.sampling import Purpose
+from pipo.decode.regular import token
 from pipo.engine import forward as fw
-from pipo.engine.batch import Batch, Decoder
 from pipo.engine.cache import Plan
 from pipo.engine.commit import Outcome
-from pipo.engine.types import Draft
+from pipo.engine.frame import Decoder, Drawn, Frame, Read
+from pipo.engine.types import Draft, Logprob
 
-# (batch, hiddens [n, H], draft hiddens [n, H]) -> kept [n] bool, confidence [n] or None
-Gate = Callable[[Batch, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+# (frame, hiddens [n, H], draft hiddens [n, H]) -> kept [n] bool, confidence [n] or None
+Gate = Callable[[Frame, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
-def confident(batch: Batch, h_nH: Tensor, d_nH: Tensor) -> tuple[Tensor, Tensor | None]:
+def confident(f: Frame, h_nH: Tensor, d_nH: Tensor) -> tuple[Tensor, Tensor | None]:
     """Keep where the confidence reaches the row's threshold."""
-    c_n = fw.confidence(batch.w, h_nH, d_nH)
-    return c_n >= batch.threshold, c_n
+    c_n = fw.confidence(f.w, h_nH, d_nH)
+    return c_n >= f.threshold, c_n
 
 
-def pair(batch: Batch, h_nH: Tensor, first_n: Tensor, plan: Plan, gate: Gate) -> list[Outcome]:
-    """Draft and gate the second token of the pair whose first is ``first`` [n]; carry the pair to the next step."""
-    batch.note(first_n[:, None])
-    d_nH = fw.mtp_step(batch.w, batch.cache, batch.embed(first_n), h_nH, plan)
-    draft_n = batch.sample(d_nH, Purpose.DRAFT, 1)
-    kept_n, c_n = gate(batch, h_nH, d_nH)
-    second_n = torch.where(kept_n, draft_n, batch.pad)
-    batch.note(second_n[:, None])
-    batch.carry = {"pair": torch.stack([first_n, second_n], 1)}
-    firsts, drafts, keeps = torch.stack([first_n, draft_n, kept_n.long()]).tolist()
-    confidences = [None] * len(firsts) if c_n is None else c_n.tolist()
-    return [
-        Outcome((a, b) if keep else (a,), (Draft(b, bool(keep), c),), pair=True)
-        for a, b, keep, c in zip(firsts, drafts, keeps, confidences, strict=True)
-    ]
+def second(f: Frame, h_nH: Tensor, first: Drawn, plan: Plan, gate: Gate) -> Drawn:
+    """Draft and gate the second token of the pair whose first was drawn; carry the pair to the next step."""
+    first_n = first.carry["token"]
+    d_nH = fw.mtp_step(f.w, f.arena, f.embed(first_n), h_nH, plan)
+    draft_n, logits, index_n = f.draft(d_nH, 1)
+    kept_n, c_n = gate(f, h_nH, d_nH)
+    second_n = torch.where(kept_n, draft_n, f.pad)
+    f.note(second_n)
+    ids = torch.stack([first_n, draft_n, kept_n.long()], 1)
+    carry = {"pair": torch.stack([first_n, second_n], 1)}
+    return Drawn(carry, ids, _tell_pair, confidence=c_n, scored=[*first.scored, (logits, index_n)])
 
 
-def first_pair(batch: Batch, gate: Gate) -> Iterator[list[Outcome]]:
+def _tell_first(read: Read) -> list[Outcome]:
+    return [Outcome((t,), announce=True, logprobs=read.logprob(i, 0, 1)) for i, (t,) in enumerate(read.ids)]
+
+
+def _tell_pair(read: Read) -> list[Outcome]:
+    confidences = read.confidence or [None] * len(read.ids)
+    out = []
+    for i, ((a, b, kept), c) in enumerate(zip(read.ids, confidences, strict=True)):
+        scores: tuple[Logprob, ...] = read.logprob(i, 0, 2)
+        draft = Draft(b, bool(kept), c, scores[1].logprob if scores else None)
+        out.append(Outcome((a, b) if kept else (a,), (draft,), pair=True, logprobs=scores))
+    return out
+
+
+def first_pair(f: Frame, hidden_nH: Tensor, gate: Gate) -> Iterator[Drawn]:
     """The first token from the prefill, announced at once; then its draft, over the MTP cache that prefill filled."""
-    first_n = batch.sample(batch.hidden, Purpose.TOKEN)
-    yield [Outcome((t,), announce=True) for t in first_n.tolist()]
-    yield pair(batch, batch.hidden, first_n, batch.last_place(), gate)
+    drawn = token(f, hidden_nH)
+    yield Drawn({}, drawn.ids, _tell_first, scored=drawn.scored)
+    yield second(f, hidden_nH, drawn, f.last_place(), gate)
 
 
-def next_pair(batch: Batch, gate: Gate) -> Iterator[list[Outcome]]:
+def next_pair(f: Frame, gate: Gate) -> Drawn:
     """One backbone pass over the last pair, one MTP pass, one pair."""
-    assert batch.w.compressor is not None
-    z_nH = batch.w.compressor(batch.embed(batch.carry["pair"])).squeeze(1)
-    h_nH, plan = batch.backbone(z_nH)
-    yield pair(batch, h_nH, batch.sample(h_nH, Purpose.TOKEN), plan, gate)
+    h_nH, plan = f.backbone(fw.fold(f.w, f.carry["pair"]).squeeze(1))
+    return second(f, h_nH, token(f, h_nH), plan, gate)
 
 
-def first(batch: Batch) -> Iterator[list[Outcome]]:
+def first(f: Frame, hidden_nH: Tensor) -> Iterator[Drawn]:
     """The first pair."""
-    return first_pair(batch, confident)
+    return first_pair(f, hidden_nH, confident)
 
 
-def step(batch: Batch) -> Iterator[list[Outcome]]:
+def step(f: Frame) -> Drawn:
     """The next pair."""
-    return next_pair(batch, confident)
+    return next_pair(f, confident)
 
 
 DECODER = Decoder(first, step, pairs=True, mtp=True)

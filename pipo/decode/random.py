@@ -8,23 +8,22 @@ from torch import Tensor
 
 from pipo.decode.pipo import first_pair, next_pair
 from pipo.decode.sampling import Purpose
-from pipo.engine.batch import Batch, Decoder
-from pipo.engine.commit import Outcome
+from pipo.engine.frame import Decoder, Drawn, Frame
 
 
-def coin(batch: Batch, h_nH: Tensor, d_nH: Tensor) -> tuple[Tensor, Tensor | None]:
+def coin(f: Frame, h_nH: Tensor, d_nH: Tensor) -> tuple[Tensor, Tensor | None]:
     """Keep with the row's ``keep_rate``, from the sample's own seed; no confidence."""
-    return batch.uniform(Purpose.GATE, 1) < batch.keep_rate, None
+    return f.uniform(Purpose.GATE, 1) < f.keep_rate, None
 
 
-def first(batch: Batch) -> Iterator[list[Outcome]]:
+def first(f: Frame, hidden_nH: Tensor) -> Iterator[Drawn]:
     """The first pair."""
-    return first_pair(batch, coin)
+    return first_pair(f, hidden_nH, coin)
 
 
-def step(batch: Batch) -> Iterator[list[Outcome]]:
+def step(f: Frame) -> Drawn:
     """The next pair."""
-    return next_pair(batch, coin)
+    return next_pair(f, coin)
 
 
 DECODER = Decoder(first, step, pairs=True, mtp=True)

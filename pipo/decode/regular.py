@@ -7,27 +7,33 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from pipo.decode.sampling import Purpose
-from pipo.engine.batch import Batch, Decoder
+from pipo.engine import forward as fw
 from pipo.engine.commit import Outcome
+from pipo.engine.frame import Decoder, Drawn, Frame, Read
 
 
-def token(batch: Batch, h_nH: Tensor) -> list[Outcome]:
+def token(f: Frame, h_nH: Tensor) -> Drawn:
     """Draw the next token of each row from the backbone's hiddens and carry it to the next step."""
-    ids = batch.sample(h_nH, Purpose.TOKEN)
-    batch.note(ids[:, None])
-    batch.carry = {"token": ids}
-    return [Outcome((t,)) for t in ids.tolist()]
+    logits = fw.logits(f.w, h_nH)
+    ids = f.sample(logits, Purpose.TOKEN)
+    f.note(ids)
+    return Drawn({"token": ids}, ids[:, None], tell, scored=[(logits, ids)])
 
 
-def first(batch: Batch) -> Iterator[list[Outcome]]:
+def tell(read: Read) -> list[Outcome]:
+    """One token a row."""
+    return [Outcome((t,), logprobs=read.logprob(i, 0, 1)) for i, (t,) in enumerate(read.ids)]
+
+
+def first(f: Frame, hidden_nH: Tensor) -> Iterator[Drawn]:
     """The first token, right from the prefill."""
-    yield token(batch, batch.hidden)
+    yield token(f, hidden_nH)
 
 
-def step(batch: Batch) -> Iterator[list[Outcome]]:
+def step(f: Frame) -> Drawn:
     """One backbone pass, one token."""
-    h_nH, _ = batch.backbone(batch.embed(batch.carry["token"]))
-    yield token(batch, h_nH)
+    h_nH, _ = f.backbone(f.embed(f.carry["token"]))
+    return token(f, h_nH)
 
 
 DECODER = Decoder(first, step, pairs=False, mtp=False)

@@ -12,7 +12,8 @@ Shape legend: n rows, V vocabulary (or the N columns of a smaller draft head).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from enum import IntEnum
 
 import numpy as np
@@ -65,27 +66,29 @@ class Stream:
         return self.blocks[block][i * len(Purpose) + purpose]
 
 
+COLUMNS = ("is_greedy", "temperature", "presence", "frequency", "top_k", "top_p", "min_p")
+
+
 class Settings:
     """Sampling settings of n rows as tensors, with what is off in all rows left out of the work.
 
-    ``penalty`` is None where no row has a penalty: counts of generated tokens need not be kept then.
+    ``counts``: whether any row has a penalty; counts of generated tokens need not be kept otherwise.
     """
 
     def __init__(self, rows: Sequence[Sampling], vocab: int, device: torch.device | str = "cpu") -> None:
-        self.rows, self.vocab, self.device = list(rows), vocab, device
+        self.vocab, self.device = vocab, device
         self.greedy = [s.temperature == 0 for s in rows]
         self.all_greedy = all(self.greedy)
         self.is_greedy = torch.tensor(self.greedy, device=device)[:, None] if any(self.greedy) else None
         self.temperature = self._column([s.temperature or 1.0 for s in rows], off=1.0)
         self.presence = self._column([s.presence_penalty for s in rows], off=0.0)
         self.frequency = self._column([s.frequency_penalty for s in rows], off=0.0)
-        self.penalty = self.frequency if self.presence is None else self.presence
+        self.counts = not (self.presence is None and self.frequency is None)
         ks = [min(s.top_k, vocab) or vocab for s in rows]
         self.k_max = max(ks)
         self.top_k = torch.tensor(ks, device=device)[:, None] if min(ks) < self.k_max else None
         self.top_p = self._column([s.top_p for s in rows], off=1.0)
         self.min_p = self._column([s.min_p for s in rows], off=0.0)
-        self._repeats: dict[int, Settings] = {}
 
     def _column(self, values: list[float], off: float) -> Tensor | None:
         """Values as [n, 1]; None where all rows have the setting off."""
@@ -93,14 +96,17 @@ class Settings:
             return None
         return torch.tensor(values, device=self.device, dtype=torch.float32)[:, None]
 
+    def copied(self, take: Callable[[Tensor], Tensor]) -> Settings:
+        """The same settings with ``take`` applied to each column [n, 1] (of some rows, of more, at other addresses)."""
+        other = copy(self)
+        for name in COLUMNS:
+            if (column := getattr(self, name)) is not None:
+                setattr(other, name, take(column))
+        return other
+
     def repeated(self, times: int) -> Settings:
         """Settings in which each row stands ``times`` times in a row (several places of one request)."""
-        if times == 1:
-            return self
-        if times not in self._repeats:
-            rows = [s for s in self.rows for _ in range(times)]
-            self._repeats[times] = Settings(rows, self.vocab, self.device)
-        return self._repeats[times]
+        return self.copied(lambda column: column.repeat_interleave(times, 0))
 
     def penalised(self, logits_nV: Tensor, counts_nV: Tensor | None) -> Tensor:
         """Logits less the penalties, by how often each token was generated (``counts`` [n, V] float32)."""

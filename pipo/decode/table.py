@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipo.decode import eagle, mtp, pipo, random, regular
-from pipo.engine.batch import Decoder
+from pipo.engine.frame import Decoder
 
 DECODERS: dict[str, Decoder] = {
     "regular": regular.DECODER,

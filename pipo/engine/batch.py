@@ -1,180 +1,173 @@
-"""Rows that one method decodes together: their caches, sampling state, and what a method carries between steps.
+"""Rows that one method decodes together: a range of the arena, their sampling state, what the method carries.
 
-Shape legend: n rows, H hidden, V vocabulary, L places of a prefill (tokens, or pairs for pair methods).
+Shape legend: n rows, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipo.decode.sampling import Purpose, Settings, Stream, draw, greedy
-from pipo.engine import forward as fw
-from pipo.engine.cache import Angles, Cache, Plan
-from pipo.engine.commit import Outcome, Progress, commit
+from pipo.decode.sampling import Settings, chosen_logprobs, logprob_rows
+from pipo.engine.cache import Arena
+from pipo.engine.commit import Progress, commit
+from pipo.engine.frame import Decoder, Drawn, Frame, Read
+from pipo.engine.graphs import Graphs
+from pipo.engine.numbers import Numbers
 from pipo.engine.types import Event
 from pipo.engine.weights import Weights
 
-Pass = Callable[["Batch"], Iterator[list[Outcome]]]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A decoding method as the engine sees it: a row of the table in ``pipo.decode.table``.
-
-    ``first`` runs once after the prefill of new rows, ``step`` at every step; both yield outcomes, one a row, as soon
-    as they are known. Between steps they keep what they need in ``Batch.carry``. ``mtp``: fill the MTP cache.
-    """
-
-    first: Pass
-    step: Pass
-    pairs: bool
-    mtp: bool
-
 
 class Batch:
-    """Rows 0 .. n-1 of one method. ``carry``: tensors of the method, row first. ``hidden`` [n, H]: after prefill."""
+    """Rows ``first`` .. ``first + n - 1`` of the arena, all of one method. ``carry``: tensors of the method, row first."""
 
-    def __init__(self, w: Weights, decoder: Decoder, rows: list[Progress], cache: Cache, hidden_nH: Tensor) -> None:
-        self.w, self.decoder, self.rows, self.cache, self.hidden = w, decoder, rows, cache, hidden_nH
-        self.pad, self.vocab = rows[0].limits.pad, rows[0].limits.vocab
-        self.streams = [Stream(r.request.seed) for r in rows]
+    def __init__(self, w: Weights, arena: Arena, decoder: Decoder, rows: list[Progress], first: int) -> None:
+        self.w, self.arena, self.decoder, self.rows, self.first = w, arena, decoder, rows, first
+        self.numbers = Numbers([r.request.seed for r in rows])
         self.carry: dict[str, Tensor] = {}
-        self.seen: Tensor | None = None
+        self.counts: Tensor | None = None
         self._arrange()
-        if self.settings.penalty is not None:
-            self.seen = hidden_nH.new_zeros(len(rows), self.vocab, dtype=torch.float32)
+        if self.settings.counts:
+            self.counts = self._no_counts()
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def end(self) -> int:
+        """The row after the last one."""
+        return self.first + len(self.rows)
+
+    def _no_counts(self) -> Tensor:
+        return torch.zeros(self.n, self.w.vocab, device=self.w.device)
 
     def _arrange(self) -> None:
         """Settings of the rows as tensors; call after rows came or went."""
         requests = [r.request for r in self.rows]
-        self.settings = Settings([r.sampling for r in requests], self.vocab, self.w.device)
+        self.settings = Settings([r.sampling for r in requests], self.w.vocab, self.w.device)
         taus = [{0.0: -1.0, 1.0: 2.0}.get(t, t) for t in (r.method.threshold for r in requests)]
         self.threshold = torch.tensor(taus, device=self.w.device, dtype=torch.float32)
         self.keep_rate = torch.tensor([r.method.keep_rate for r in requests], device=self.w.device, dtype=torch.float64)
-        self.depth = requests[0].method.depth if requests else 0
+        method = requests[0].method
+        self.depth = method.depth if method.name == "eagle" else 1
+        asked = [r.logprobs for r in requests if r.logprobs is not None]
+        self.top = max(asked) if asked else None
 
-    # -- what methods use ---------------------------------------------------------------------------------------
+    def frame(self) -> Frame:
+        """What the method sees of the rows now."""
+        lens, device = self.arena.lens[self.first : self.end], self.w.device
+        numbers = self.numbers.at(np.array([r.place for r in self.rows]), self.depth + 1)
+        longest = int(lens.max())
+        return Frame(
+            w=self.w, arena=self.arena, first=self.first, length=longest, ragged=bool(lens.min() < longest),
+            pos=torch.from_numpy(lens.copy()).to(device), u=torch.from_numpy(numbers).to(device), carry=self.carry,
+            settings=self.settings, threshold=self.threshold, keep_rate=self.keep_rate, counts=self.counts,
+            depth=self.depth, pad=self.rows[0].limits.pad,
+        )  # fmt: skip
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings [..., H]; an id that marks a failed row reads the last token's."""
-        return fw.embed(self.w, ids.clamp(max=self.vocab - 1))
-
-    def uniform(self, purpose: Purpose, offset: int | list[int] = 0) -> Tensor:
-        """One uniform number a row, [n] float64, for the place ``offset`` (of each row) after the row's next one."""
-        offsets = [offset] * len(self.rows) if isinstance(offset, int) else offset
-        values = [s.at(purpose, b + o) for s, b, o in zip(self.streams, self.base, offsets, strict=True)]
-        return torch.tensor(values, dtype=torch.float64, device=self.w.device)
-
-    def sample(self, hidden_nH: Tensor, purpose: Purpose, offset: int = 0) -> Tensor:
-        """Ids [n] drawn from the head over ``hidden`` under each row's settings, penalties on what was noted."""
-        logits = fw.logits(self.w, hidden_nH)
-        if self.settings.all_greedy:
-            return greedy(self.settings.penalised(logits, self.seen))
-        return draw(self.settings.probabilities(logits, self.seen), self.uniform(purpose, offset))
-
-    def note(self, ids_nM: Tensor) -> None:
-        """Count ids as generated, for the presence penalty; PAD may be among them, it is never drawn anyway."""
-        if self.seen is not None:
-            self.seen.scatter_(1, ids_nM.clamp(max=self.vocab - 1), 1.0)
-
-    def last_place(self) -> Plan:
-        """Plan of the last committed place of each row (the MTP pass that follows a prefill)."""
-        return self.cache.plan([length - 1 for length in self.cache.lens], 1)
-
-    def backbone(self, x_NH: Tensor, S: int = 1) -> tuple[Tensor, Plan]:
-        """Run S new inputs a row and commit their places; hiddens [n*S, H] and the plan, for the MTP pass."""
-        plan = self.cache.plan(self.cache.lens, S)
-        h_NH = fw.step(self.w, self.cache, x_NH, plan)
-        self.cache.advance(S)
-        return h_NH, plan
-
-    # -- what the engine uses -----------------------------------------------------------------------------------
-
-    def run(self, method: Pass) -> list[Event]:
-        """Run ``first`` or ``step`` and commit what comes out; events are stamped as each outcome is known."""
-        self.base = [r.place for r in self.rows]
+    def begin(self, hidden_nH: Tensor) -> list[Event]:
+        """The first tokens of rows that were just prefilled, from their last hiddens."""
         events = []
-        for outcomes in method(self):
-            now = time.perf_counter()
-            for row, outcome in zip(self.rows, outcomes, strict=True):
-                if row.finish is None:
-                    events.append(commit(row, outcome, now))
+        for drawn in self.decoder.first(self.frame(), hidden_nH):
+            self.carry = drawn.carry
+            events += self._commit(drawn)
         return events
 
-    def drop_finished(self) -> None:
-        """Let finished rows go; the last rows take their places."""
-        order = list(range(len(self.rows)))
+    def step(self, graphs: Graphs | None = None, free: int = 0) -> list[Event]:
+        """One step of the method for all rows. ``free``: unused arena rows right behind them."""
+        frame = self.frame()
+        drawn = self.decoder.step(frame) if graphs is None else graphs.step(self.decoder.step, frame, free)
+        self.carry = drawn.carry
+        before = [r.slots for r in self.rows]
+        events = self._commit(drawn)
+        # a row that ended within the step has fewer slots than places written; it leaves now anyway
+        self.arena.lens[self.first : self.end] += [r.slots - b for r, b in zip(self.rows, before, strict=True)]
+        return events
+
+    def _commit(self, drawn: Drawn) -> list[Event]:
+        outcomes = drawn.tell(self._read(drawn))
+        now = time.perf_counter()
+        return [commit(row, o, now) for row, o in zip(self.rows, outcomes, strict=True) if row.finish is None]
+
+    def _read(self, drawn: Drawn) -> Read:
+        """Bring what was drawn to the host."""
+        confidence = None if drawn.confidence is None else drawn.confidence.tolist()
+        logprobs = None
+        if self.top is not None:
+            places = [self._scores(logits, ids) for logits, ids in drawn.scored]
+            logprobs = [list(row) for row in zip(*places, strict=True)]
+        return Read(drawn.ids.tolist(), confidence, logprobs)
+
+    def _scores(self, logits: Tensor, ids: Tensor) -> list:
+        assert self.top is not None
+        own, top_ids, top = chosen_logprobs(logits, ids, self.top)
+        if logits.shape[1] < self.w.vocab:  # the draft head's columns stand for ids of the draft vocabulary
+            assert self.w.mtp.ids is not None
+            top_ids = self.w.mtp.ids[top_ids]
+        return logprob_rows(own, top_ids, top)
+
+    # -- rows that come, go and move ----------------------------------------------------------------------------
+
+    def drop_finished(self) -> int:
+        """Let finished rows go; the last rows take their places. How many went."""
+        order = list(range(self.n))
         i = 0
         while i < len(order):
-            if self.rows[order[i]].finish is None:
+            row = order[i]
+            if self.rows[row].finish is None:
                 i += 1
-            elif i == len(order) - 1:
-                order.pop()
-            else:
-                order[i] = order.pop()
-        if len(order) < len(self.rows):
-            self._keep(order)
+                continue
+            if self.rows[row].finish == "failed":
+                self.arena.clear(self.first + row)
+            last = order.pop()
+            if last != row:
+                order[i] = last
+        gone = self.n - len(order)
+        if gone:
+            for i, row in enumerate(order):
+                if i != row:
+                    self.arena.copy(self.first + row, self.first + i)
+            self._reorder(order)
+        return gone
 
-    def _keep(self, order: list[int]) -> None:
+    def _reorder(self, order: Sequence[int]) -> None:
         self.rows = [self.rows[i] for i in order]
         if not self.rows:
             return
-        self.streams = [self.streams[i] for i in order]
-        self.cache.keep(order)
+        self.numbers.keep(order)
         index = torch.tensor(order, device=self.w.device)
         self.carry = {k: t[index] for k, t in self.carry.items()}
-        self.seen = None if self.seen is None else self.seen[index]
+        self.counts = None if self.counts is None else self.counts[index]
         self._arrange()
+
+    def shift(self, by: int) -> None:
+        """Move the range up (or down, ``by`` < 0) over as many free rows, by moving rows from one end to the other."""
+        moved = min(abs(by), self.n)
+        order = list(range(self.n))
+        if by > 0:
+            sources, target = range(self.first, self.first + moved), self.first + max(self.n, by)
+            order = order[moved:] + order[:moved]
+        else:
+            sources, target = range(self.end - moved, self.end), self.first + by
+            order = order[self.n - moved :] + order[: self.n - moved]
+        for i, source in enumerate(sources):
+            self.arena.copy(source, target + i)
+        self.first += by
+        if moved < self.n:
+            self._reorder(order)
 
     def join(self, other: Batch) -> None:
-        """Take over the rows of another batch of the same method."""
-        if self.seen is not None or other.seen is not None:
-            self.seen = torch.cat([b._seen_or_zeros() for b in (self, other)])
+        """Take over the rows of another batch of the same method, whose range follows this one's."""
+        assert other.first == self.end
+        if self.counts is not None or other.counts is not None:
+            both = [b._no_counts() if b.counts is None else b.counts for b in (self, other)]
+            self.counts = torch.cat(both)
         self.carry = {k: torch.cat([t, other.carry[k]]) for k, t in self.carry.items()}
-        self.cache.join(other.cache)
         self.rows += other.rows
-        self.streams += other.streams
+        self.numbers.join(other.numbers)
         self._arrange()
-
-    def _seen_or_zeros(self) -> Tensor:
-        """``seen``, which rows without a penalty have not kept (theirs does not matter)."""
-        if self.seen is not None:
-            return self.seen
-        return self.w.embed.new_zeros(len(self.rows), self.vocab, dtype=torch.float32)
-
-
-def prefill(w: Weights, angles: Angles, decoder: Decoder, rows: Sequence[Progress]) -> Batch:
-    """A batch of new rows after one ragged backbone pass over their prompts; rows of one group share it."""
-    index: dict[object, int] = {}
-    prompts: list[tuple[int, ...]] = []
-    owner = []
-    for i, r in enumerate(rows):
-        key = (r.request.group, r.request.prompt) if r.request.group is not None else i
-        if key not in index:
-            index[key] = len(prompts)
-            prompts.append(r.request.prompt)
-        owner.append(index[key])
-    pad, width = rows[0].limits.pad, 2 if decoder.pairs else 1
-    lens = [-(-len(p) // width) for p in prompts]
-    L = max(lens)
-    ids_BT = torch.tensor([[*p, *([pad] * (L * width - len(p)))] for p in prompts], device=w.device)
-    embed_BTH = fw.embed(w, ids_BT)
-    room = max(min(r.limits.slots, r.limits.tokens, 256) for r in rows) + rows[0].request.method.depth + 1
-    cache = Cache(w, angles, lens, L + room)
-    if decoder.pairs:
-        assert w.compressor is not None
-        h_BLH = fw.prefill(w, cache, w.compressor(embed_BTH))
-    else:
-        h_BLH = fw.prefill(w, cache, embed_BTH)
-    if decoder.mtp and L > 1:
-        fw.mtp_fill(w, cache, embed_BTH[:, width::width], h_BLH[:, :-1])
-    last = torch.tensor(lens, device=w.device) - 1
-    hidden = h_BLH[torch.arange(len(lens), device=w.device), last]
-    if len(owner) > len(lens):
-        cache, hidden = cache.repeat(owner), hidden[torch.tensor(owner, device=w.device)]
-    return Batch(w, decoder, list(rows), cache, hidden)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipo.engine.types import Draft, Event, Finish, Request
+from pipo.engine.stops import StopFinder
+from pipo.engine.types import Draft, Event, Finish, Logprob, Request
 
 
 class Outcome(NamedTuple):
@@ -16,6 +17,7 @@ class Outcome(NamedTuple):
     ``tokens``: ids in order; of a pair the second only where its draft was kept. ``drafts``: drafts offered.
     ``draft_from``: index in ``tokens`` of the place that the first draft was for (token methods). ``pair``: whether
     this commits a pair. ``announce``: the first token of a pair whose draft is still to come; commits nothing.
+    ``logprobs``: of each place that was drawn, a pair's rejected second included; empty where not asked for.
     """
 
     tokens: tuple[int, ...]
@@ -23,6 +25,7 @@ class Outcome(NamedTuple):
     draft_from: int = 0
     pair: bool = False
     announce: bool = False
+    logprobs: tuple[Logprob, ...] = ()
 
 
 class Limits(NamedTuple):
@@ -36,14 +39,14 @@ class Limits(NamedTuple):
 
 
 class Progress:
-    """How far one request is. ``announced``: the first token of the current pair is out already."""
+    """How far one request is. ``announced``: the end that the first token of the current pair brought, once it is out."""
 
-    __slots__ = ("request", "limits", "slots", "tokens", "announced", "finish")
+    __slots__ = ("request", "limits", "slots", "tokens", "announced", "stop", "finish")
 
-    def __init__(self, request: Request, limits: Limits) -> None:
-        self.request, self.limits = request, limits
+    def __init__(self, request: Request, limits: Limits, stop: StopFinder | None = None) -> None:
+        self.request, self.limits, self.stop = request, limits, stop
         self.slots = self.tokens = 0
-        self.announced = False
+        self.announced: Announced | None = None
         self.finish: Finish | None = None
 
     @property
@@ -51,56 +54,79 @@ class Progress:
         """Index of the next generated place: a token, or for pair methods half a pair."""
         return self.slots * 2 if self.request.method.pairs else self.slots
 
+    def end(self, token: int) -> Finish | None:
+        """Why the request ends with this token, the next of its text; None where it goes on. Once a token."""
+        stopped = self.stop is not None and self.stop.completes(token)
+        if token in self.limits.eos:
+            return "eos"
+        return "stop" if stopped else None
+
+    def budget(self) -> Finish | None:
+        """The budget that is used up, if one is."""
+        if self.tokens >= self.limits.tokens:
+            return "tokens"
+        return "slots" if self.slots >= self.limits.slots else None
+
+    def scores(self, outcome: Outcome, start: int, end: int) -> tuple[Logprob, ...]:
+        """Log-probabilities of the outcome's places start .. end-1, as many of the likeliest as this request wants."""
+        top = self.request.logprobs
+        if top is None:
+            return ()
+        return tuple([Logprob(x.logprob, x.top[:top]) for x in outcome.logprobs[start:end]])
+
+
+class Announced(NamedTuple):
+    """The end that an announced first token brings, if any (a tuple, so that "announced, goes on" is not None)."""
+
+    end: Finish | None
+
 
 def commit(row: Progress, outcome: Outcome, now: float) -> Event:
     """Advance ``row`` by an outcome and say so; sets ``row.finish`` on the last event."""
-    ids = (*outcome.tokens, *(d.id for d in outcome.drafts))
-    if max(ids) >= row.limits.vocab:
+    vocab = row.limits.vocab
+    if max(outcome.tokens) >= vocab or any([d.id >= vocab for d in outcome.drafts]):
         row.finish = "failed"
         error = f"the model's output is not finite at generated place {row.place}; check the weights of the model"
         return Event(request_id=row.request.id, time=now, finish="failed", error=error)
     if outcome.announce:
-        row.announced = True
+        row.announced = Announced(row.end(outcome.tokens[0]))
         row.tokens += 1
-        return Event(request_id=row.request.id, time=now, tokens=outcome.tokens)
+        return Event(request_id=row.request.id, time=now, tokens=outcome.tokens, logprobs=row.scores(outcome, 0, 1))
     return _commit_pair(row, outcome, now) if outcome.pair else _commit_tokens(row, outcome, now)
 
 
 def _commit_tokens(row: Progress, outcome: Outcome, now: float) -> Event:
     limits, tokens, drafts = row.limits, outcome.tokens, outcome.drafts
-    room = min(len(tokens), limits.slots - row.slots, limits.tokens - row.tokens)
-    end = next((i + 1 for i, t in enumerate(tokens[:room]) if t in limits.eos), 0)
-    count = end or room
+    count, end = min(len(tokens), limits.slots - row.slots, limits.tokens - row.tokens), None
+    for i, token in enumerate(tokens[:count]):
+        if (end := row.end(token)) is not None:
+            count = i + 1
+            break
     if count < len(tokens):
         tokens, drafts = tokens[:count], drafts[: max(0, count - outcome.draft_from)]
     row.slots += count
     row.tokens += count
-    row.finish = "eos" if end else _budget(row)
+    row.finish = end or row.budget()
     return Event(
         request_id=row.request.id, time=now, tokens=tokens, places=tokens, slots=count, drafts=drafts,
-        finish=row.finish,
+        logprobs=row.scores(outcome, 0, count), finish=row.finish,
     )  # fmt: skip
 
 
 def _commit_pair(row: Progress, outcome: Outcome, now: float) -> Event:
-    limits = row.limits
-    before = row.tokens - row.announced
+    limits, announced = row.limits, row.announced
     first, second, drafts = outcome.tokens[0], outcome.tokens[1:], outcome.drafts
-    end = first in limits.eos
-    if end or before + 1 >= limits.tokens:
+    end = row.end(first) if announced is None else announced.end
+    before = row.tokens - (announced is not None)
+    if end is not None or before + 1 >= limits.tokens:
         second, drafts = (), ()
-    end = end or (bool(second) and second[0] in limits.eos)
-    new = second if row.announced else (first, *second)
-    row.tokens, row.announced = before + 1 + len(second), False
+    elif second:
+        end = row.end(second[0])
+    new = (first, *second) if announced is None else second
+    row.tokens, row.announced = before + 1 + len(second), None
     row.slots += 1
-    row.finish = "eos" if end else _budget(row)
+    row.finish = end or row.budget()
     return Event(
         request_id=row.request.id, time=now, tokens=new, places=(first, *(second or (limits.pad,))), slots=1,
-        drafts=drafts, finish=row.finish,
+        drafts=drafts, logprobs=row.scores(outcome, announced is not None, 1 + len(second)), finish=row.finish,
     )  # fmt: skip
-
-
-def _budget(row: Progress) -> Finish | None:
-    if row.tokens >= row.limits.tokens:
-        return "tokens"
-    return "slots" if row.slots >= row.limits.slots else None

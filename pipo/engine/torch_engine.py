@@ -1,6 +1,7 @@
 """The embedded engine: continuous batching of any mix of methods over one model, on a CPU or one GPU.
 
-A step either prefills requests that wait and fit, or advances every running row by one step of its method.
+A step either prefills (one pass of at most ``chunk`` places) or advances every running row by one step of its method;
+while both are due they take turns, so a long prompt delays running rows by one chunk at a time.
 """
 
 from __future__ import annotations
@@ -11,58 +12,116 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipo.decode.table import DECODERS
-from pipo.engine.batch import Batch, prefill
-from pipo.engine.cache import Angles
-from pipo.engine.commit import Limits, Progress
+from pipo.engine.admission import Long, key_of, next_rows, places_of, prefill_chunk, prefill_short, shared
+from pipo.engine.batch import Batch
+from pipo.engine.cache import Arena
+from pipo.engine.commit import Progress
+from pipo.engine.graphs import Graphs
+from pipo.engine.layout import make_weights
+from pipo.engine.limits import check
+from pipo.engine.plan import MemoryPlan, make_plan
+from pipo.engine.stops import Decode, StopFinder
 from pipo.engine.types import Event, Request
-from pipo.engine.weights import make_weights
 from pipo.errors import BadInput
 
-NO_LIMIT = 1 << 62
 REMEMBERED = 100_000  # submit times that are kept after their requests ended
 
 
 class TorchEngine:
     """Turns requests into events.
 
-    ``max_batch``: rows that run at a time, over all methods. ``prefill_places``: padded backbone places of one
-    prefill pass (a longer prompt runs alone). ``submitted``: submit time of each request, on perf_counter's clock.
-    The engine holds fused copies of the weights: ``reload`` after the model was trained further.
+    Args:
+        max_batch: rows that run at a time, over all methods. context: most backbone places of a row; without it what
+            the model has and ``memory`` (bytes of cache; default ``plan.free_memory``) holds. Both are fixed until
+            ``resize``.
+        chunk: places of one prefill pass.
+        decode: ids -> text, for stop strings.
+        mixed: allow every method on a PIPO model. For timing: a PIPO backbone is not trained for single tokens.
+        graphs: record steps as CUDA graphs (default: on a GPU).
+
+    ``submitted``: submit time of each request, on perf_counter's clock. The engine holds fused copies of the weights:
+    ``reload`` after the model was trained further.
     """
 
-    def __init__(self, model: Any, *, max_batch: int = 64, prefill_places: int = 8192) -> None:
-        if max_batch < 1:
-            raise BadInput(f"max_batch {max_batch} must be at least 1")
-        self.model, self.max_batch, self.prefill_places = model, max_batch, prefill_places
+    def __init__(
+        self,
+        model: Any,
+        *,
+        max_batch: int = 64,
+        context: int | None = None,
+        memory: int | None = None,
+        chunk: int = 2048,
+        decode: Decode | None = None,
+        mixed: bool = False,
+        graphs: bool | None = None,
+    ) -> None:
+        if chunk < 1:
+            raise BadInput(f"chunk {chunk} must be at least 1 place")
+        self.model, self.chunk, self.decode, self.mixed = model, chunk, decode, mixed
         self.submitted: dict[str, float] = {}
+        self._wanted = {"max_batch": max_batch, "context": context, "memory": memory}
+        self._record = (model.device.type == "cuda") if graphs is None else graphs
         self._waiting: deque[Progress] = deque()
         self._groups: dict[str, tuple[int, ...]] = {}  # prompts of the groups that wait
-        self._batches: dict[tuple[str, int], Batch] = {}
+        self._batches: dict[tuple[str, int], Batch] = {}  # in the order of their rows
+        self._long: Long | None = None
         self._live: dict[str, Progress] = {}
         self._cancelled: set[str] = set()
-        self.reload()
+        self._prefilled = False
+        self.weights = make_weights(model)
+        self._arrange()
 
-    def reload(self) -> None:
-        """Read the model's weights again; not while requests run."""
-        if self.busy:
-            raise BadInput("weights cannot be reloaded while requests run; wait until the engine is not busy")
-        self.weights = make_weights(self.model)
-        self.angles = Angles(self.weights)
+    @property
+    def max_batch(self) -> int:
+        return self.plan.rows
 
     @property
     def busy(self) -> bool:
         """Whether any request is waiting or running."""
         return bool(self._live)
 
+    def _arrange(self) -> None:
+        self.plan: MemoryPlan = make_plan(self.weights, self.model.config.max_position_embeddings, **self._wanted)
+        self.arena = Arena(self.weights, self.plan)
+        self._graphs = self._new_graphs()
+
+    def _new_graphs(self) -> Graphs | None:
+        return Graphs(self.arena, record=self.model.device.type == "cuda") if self._record else None
+
+    def _idle(self, what: str) -> None:
+        if self.busy:
+            raise BadInput(f"{what} while requests run; wait until the engine is not busy")
+
+    @torch.no_grad()
+    def reload(self) -> None:
+        """Read the model's weights again; not while requests run."""
+        self._idle("weights cannot be reloaded")
+        self.weights = self.arena.w = make_weights(self.model)
+        self._graphs = self._new_graphs()
+
+    def resize(self, *, max_batch: int | None = None, context: int | None = None) -> None:
+        """Make another memory plan; not while requests run. BadInput where it does not fit (the old one stays)."""
+        self._idle("the memory plan cannot change")
+        wanted = {**self._wanted, "max_batch": max_batch or self.max_batch, "context": context}
+        make_plan(self.weights, self.model.config.max_position_embeddings, **wanted)  # type: ignore[arg-type]
+        self._wanted = wanted
+        self._arrange()
+
     def submit(self, request: Request) -> None:
-        """Queue a request; BadInput where it breaks a rule."""
-        limits = self._limits(request)
+        """Queue a request; BadInput where it breaks a rule or cannot ever fit the plan."""
+        if request.id in self._live:
+            raise BadInput(f"request id {request.id!r} is running already; ids of live requests must differ")
+        limits = check(request, self.model, self.plan, mixed=self.mixed, can_decode=self.decode is not None)
+        if request.group is not None and self._groups.get(request.group, request.prompt) != request.prompt:
+            raise BadInput(f"requests of group {request.group!r} have different prompts; a group shares one prompt")
         while len(self.submitted) > REMEMBERED:
             del self.submitted[next(iter(self.submitted))]
         self.submitted[request.id] = time.perf_counter()
-        self._live[request.id] = progress = Progress(request, limits)
+        stop = StopFinder(request.stop, self.decode) if request.stop and self.decode else None
+        self._live[request.id] = progress = Progress(request, limits, stop)
         self._waiting.append(progress)
         if request.group is not None:
             self._groups[request.group] = request.prompt
@@ -76,11 +135,12 @@ class TorchEngine:
     def step(self) -> list[Event]:
         """Advance by one step and say what came out."""
         events = self._cancel()
-        if chosen := self._schedule():
-            events += self._start(chosen)
+        self._prefilled = self._prefill_is_due()
+        if self._prefilled:
+            events += self._prefill()
         else:
             for batch in self._batches.values():
-                events += batch.run(batch.decoder.step)
+                events += self._decode(batch)
         self._retire(events)
         return events
 
@@ -103,6 +163,119 @@ class TorchEngine:
                     on_event(event)
         return out
 
+    @torch.inference_mode()
+    def start_at(self, requests: Iterable[Request], places: int) -> list[Event]:
+        """Start requests as if so many backbone places of their prompts had been prefilled; for timing only.
+
+        The caches hold noise, so the tokens mean nothing. BadInput where there are not enough free rows or places.
+        """
+        events: list[Event] = []
+        for request in requests:
+            if self._free() < 1 or places >= self.plan.context:
+                raise BadInput(
+                    f"{places} places do not fit: the plan has {self._free()} free rows of {self.plan.context} places"
+                )
+            self.submit(request)
+            progress = self._waiting.pop()
+            hidden = torch.randn(1, self.weights.embed.shape[1], device=self.weights.device).to(self.weights.embed)
+            row = self._make_room(key_of(request), 1)
+            self.arena.noise(row, places)
+            events += self._start([progress], row, hidden)
+        self._retire(events)
+        return events
+
+    # -- prefill ------------------------------------------------------------------------------------------------
+
+    def _free(self) -> int:
+        """Rows that nobody has; a long prompt in the making has the last one."""
+        return self.plan.rows - sum(b.n for b in self._batches.values()) - (self._long is not None)
+
+    def _prefill_is_due(self) -> bool:
+        if self._long is None:
+            can = bool(self._waiting) and self._free() > 0
+        else:
+            can = not self._long.ready or bool(self._members())
+        return can and not (self._prefilled and self._batches)
+
+    def _members(self) -> list[Progress]:
+        """Waiting requests of the long prompt that can have a row now."""
+        assert self._long is not None
+        one = shared(self._long.request)
+        free = self._free() or int(self._long.row == self._end())  # its own row, where that is the only one left
+        return [p for p in self._waiting if shared(p.request) == one][:free]
+
+    def _end(self) -> int:
+        return sum(b.n for b in self._batches.values())
+
+    def _prefill(self) -> list[Event]:
+        if self._long is None:
+            first = self._waiting[0].request
+            if places_of(first) > self.chunk:
+                self._long = Long(first, self.plan.rows - 1)
+            else:
+                return self._prefill_short()
+        if not self._long.ready:
+            prefill_chunk(self.weights, self.arena, self._long, self.chunk)
+        return self._start_long() if self._long.ready else []
+
+    def _prefill_short(self) -> list[Event]:
+        chosen = next_rows(self._waiting, self._free(), self.chunk)
+        self._take(chosen)
+        row = self._make_room(key_of(chosen[0].request), len(chosen))
+        rows, hidden = prefill_short(self.weights, self.arena, chosen, row)
+        return self._start(rows, row, hidden)
+
+    def _start_long(self) -> list[Event]:
+        """Give the prefilled long prompt to as many of its requests as find rows; let it go if none is left."""
+        long = self._long
+        assert long is not None and long.hidden is not None
+        members = self._members()
+        self._take(members)
+        row = self._make_room(key_of(long.request), len(members))
+        for i in range(len(members)):
+            if row + i != long.row:
+                self.arena.copy(long.row, row + i)
+        if row + len(members) > long.row or not self._more_of(long):
+            self._long = None
+        return self._start(members, row, long.hidden.expand(len(members), -1)) if members else []
+
+    def _more_of(self, long: Long) -> bool:
+        return any(shared(p.request) == shared(long.request) for p in self._waiting)
+
+    def _take(self, chosen: list[Progress]) -> None:
+        gone = {id(p) for p in chosen}
+        self._waiting = deque(p for p in self._waiting if id(p) not in gone)
+        if not self._waiting:
+            self._groups.clear()
+
+    def _make_room(self, key: tuple[str, int], count: int) -> int:
+        """Free so many rows right behind the batch of this key (or all batches); the first of them."""
+        later = list(self._batches.items())
+        if key in self._batches:
+            while later and later[0][0] != key:
+                later.pop(0)
+            for _, batch in reversed(later[1:]):
+                batch.shift(count)
+            return self._batches[key].end
+        return self._end()
+
+    def _start(self, rows: list[Progress], row: int, hidden_nH: Tensor) -> list[Event]:
+        """Draw the first tokens of prefilled rows and add them to the batch of their method."""
+        key = key_of(rows[0].request)
+        new = Batch(self.weights, self.arena, DECODERS[key[0]], rows, row)
+        events = new.begin(hidden_nH)
+        if key in self._batches:
+            self._batches[key].join(new)
+        else:
+            self._batches[key] = new
+        return events
+
+    # -- decode and ends ----------------------------------------------------------------------------------------
+
+    def _decode(self, batch: Batch) -> list[Event]:
+        free = self._free() if batch.end == self._end() else 0
+        return batch.step(self._graphs, free)
+
     def _cancel(self) -> list[Event]:
         """Finish the requests that were cancelled since the last step."""
         events = []
@@ -111,102 +284,28 @@ class TorchEngine:
             events.append(Event(request_id=request_id, time=time.perf_counter(), finish="cancelled"))
         if self._cancelled:
             self._waiting = deque(p for p in self._waiting if p.finish is None)
-            for batch in self._batches.values():
-                batch.drop_finished()
-            self._batches = {key: b for key, b in self._batches.items() if b.rows}
+            if self._long is not None and not self._more_of(self._long):
+                self._long = None
+            self._close_ranks()
             self._cancelled.clear()
-        return events
-
-    def _schedule(self) -> list[Progress]:
-        """Waiting requests to prefill now: the first in the queue and others of its method that fit beside it."""
-        free = self.max_batch - sum(len(b.rows) for b in self._batches.values())
-        if not self._waiting or free < 1:
-            return []
-        key, longest = _key(self._waiting[0].request), 0
-        chosen: list[Progress] = []
-        prompts: set[object] = set()
-        for p in self._waiting:
-            r = p.request
-            if _key(r) != key:
-                continue
-            one = (r.group, r.prompt) if r.group else r.id
-            wide = max(longest, _places(r))
-            if chosen and wide * len(prompts | {one}) > self.prefill_places:
-                break
-            longest = wide
-            prompts.add(one)
-            chosen.append(p)
-            if len(chosen) == free:
-                break
-        gone = {id(p) for p in chosen}
-        self._waiting = deque(p for p in self._waiting if id(p) not in gone)
-        if not self._waiting:
-            self._groups.clear()
-        return chosen
-
-    def _start(self, rows: list[Progress]) -> list[Event]:
-        """Prefill new rows, draw their first tokens and add them to the batch of their method."""
-        key = _key(rows[0].request)
-        batch = prefill(self.weights, self.angles, DECODERS[key[0]], rows)
-        events = batch.run(batch.decoder.first)
-        batch.drop_finished()
-        if not batch.rows:
-            return events
-        if key in self._batches:
-            self._batches[key].join(batch)
-        else:
-            self._batches[key] = batch
         return events
 
     def _retire(self, events: list[Event]) -> None:
         """Let requests go whose last event is among ``events``."""
         ended = [e.request_id for e in events if e.finish]
         for request_id in ended:
-            del self._live[request_id]
+            self._live.pop(request_id, None)
         if ended:
-            for batch in self._batches.values():
-                batch.drop_finished()
-            self._batches = {key: b for key, b in self._batches.items() if b.rows}
+            self._close_ranks()
 
-    def _limits(self, r: Request) -> Limits:
-        """Check a request against the model and say where it ends."""
-        config, model = self.model.config, self.model
-        vocab, pad = config.vocab_size, config.pad_token_id
-        if r.id in self._live:
-            raise BadInput(f"request id {r.id!r} is running already; ids of live requests must differ")
-        if r.method.pairs and not model.is_pipo:
-            raise BadInput(f"method {r.method.name!r} needs a PIPO model; this is a regular one (regular, mtp, eagle)")
-        if not r.method.pairs and model.is_pipo:
-            raise BadInput(f"method {r.method.name!r} needs a regular model; this is a PIPO one (pipo, random)")
-        if not r.prompt:
-            raise BadInput("the prompt is empty; give at least one token, the begin-of-sequence token for instance")
-        if bad := [t for t in r.prompt if not 0 <= t < vocab]:
-            raise BadInput(f"prompt token {bad[0]} is outside the vocabulary of {vocab}; use this model's tokenizer")
-        if pad in r.prompt:
-            raise BadInput(f"the prompt has PAD ({pad}) at place {r.prompt.index(pad)}; leave PADs to the engine")
-        for name, value in (("max_slots", r.max_slots), ("max_tokens", r.max_tokens)):
-            if value is not None and value < 1:
-                raise BadInput(f"{name} {value} must be at least 1")
-        if r.max_slots is None and r.max_tokens is None:
-            raise BadInput(f"request {r.id!r} has no budget; set max_slots or max_tokens")
-        if r.group is not None and self._groups.get(r.group, r.prompt) != r.prompt:
-            raise BadInput(f"requests of group {r.group!r} have different prompts; a group shares one prompt")
-        room = config.max_position_embeddings - _places(r)
-        if room < 1:
-            unit = "pairs" if r.method.pairs else "tokens"
-            raise BadInput(
-                f"the prompt has {_places(r)} {unit}, the model {config.max_position_embeddings} positions; shorten it"
-            )
-        eos = config.eos_token_id
-        ids = frozenset(() if r.ignore_eos or eos is None else eos if isinstance(eos, (list, tuple)) else (eos,))
-        return Limits(min(r.max_slots or NO_LIMIT, room), r.max_tokens or NO_LIMIT, ids, pad, vocab)
-
-
-def _key(r: Request) -> tuple[str, int]:
-    """Rows with the same key run in one batch."""
-    return r.method.name, r.method.depth if r.method.name == "eagle" else 0
-
-
-def _places(r: Request) -> int:
-    """Backbone places of a prompt."""
-    return -(-len(r.prompt) // 2) if r.method.pairs else len(r.prompt)
+    def _close_ranks(self) -> None:
+        """Drop finished rows and move the batches together again."""
+        at = 0
+        for key, batch in list(self._batches.items()):
+            batch.drop_finished()
+            if not batch.rows:
+                del self._batches[key]
+                continue
+            if batch.first > at:
+                batch.shift(at - batch.first)
+            at = batch.end

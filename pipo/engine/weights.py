@@ -4,7 +4,7 @@ What is read once a layer and step is one matrix here, because at small batches 
 pace. The fused matrices are copies: after training a model further, make a new engine (or call its ``reload``).
 
 Shape legend: H hidden, C channels of the convolution (2 key + value), V vocabulary, D head size.
-A matrix with suffix ``_t`` is stored transposed, [in, out], contiguous.
+A product with a matrix is a ``Linear``, which knows its kernels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipo.errors import BadModel
-
-ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # types whose angles do not depend on the sequence's length
+from pipo.engine.linear import Linear
 
 
 class Unit:
@@ -42,11 +40,10 @@ class Unit:
 
 @dataclass(slots=True)
 class LinearAttention:
-    """GatedDeltaNet. ``proj_t`` gives [q k v | z | b | a + dt_bias]; ``conv_KC`` the depthwise taps."""
+    """GatedDeltaNet. ``proj`` gives [q k v | z | b | a + dt_bias]; ``conv_KC`` the depthwise taps."""
 
     unit: Unit
-    proj_t: Tensor
-    bias: Tensor
+    proj: Linear
     sizes: tuple[int, int, int, int]
     conv_KC: Tensor
     decay: Tensor
@@ -56,68 +53,80 @@ class LinearAttention:
     value_dim: int
     qk_unit: Unit
     out_unit: Unit
-    out_t: Tensor
+    out: Linear
 
 
 @dataclass(slots=True)
 class Attention:
-    """Full attention. ``proj_t`` gives [q | k | v | gate]; head dimensions in ``rotary_order``."""
+    """Full attention. ``proj`` gives [q | k | v | gate], ``kv`` its k and v columns alone (None where never used so).
+
+    Head dimensions in ``rotary_order``.
+    """
 
     unit: Unit
-    proj_t: Tensor
-    bias: Tensor | None
+    proj: Linear
+    kv: Linear | None
     heads: int
     kv_heads: int
     head_dim: int
     qk_unit: Unit
     qk_scale: Tensor
     gated: bool
-    out_t: Tensor
-    out_bias: Tensor | None
+    out: Linear
 
 
 @dataclass(slots=True)
 class Layer:
-    """One decoder layer: the token mixer and the MLP (``up_t`` gives [gate | up])."""
+    """One decoder layer: the token mixer and the MLP (``up`` gives [gate | up])."""
 
     mixer: LinearAttention | Attention
     unit: Unit
-    up_t: Tensor
-    down_t: Tensor
+    up: Linear
+    down: Linear
     act: Any
 
 
 @dataclass(slots=True)
 class Mtp:
-    """The MTP head; ``fc_t`` [2H, H] has both norms folded in, embedding half first."""
+    """The MTP head; ``fc`` (2H -> H) has both norms folded in, embedding half first.
+
+    ``head``: what it projects onto. ``ids`` [N + 1]: the ids that its N outputs stand for, where there is a draft
+    vocabulary, and behind them the one that marks a failed row (the vocabulary's size).
+    """
 
     embed_unit: Unit
     hidden_unit: Unit
-    fc_t: Tensor
+    fc: Linear
     layer: Layer
     unit: Unit
     norm: Tensor
+    head: Linear
+    ids: Tensor | None
 
 
 @dataclass(slots=True)
 class Confidence:
     unit: Unit
-    fc1_t: Tensor
-    fc2_t: Tensor
+    fc1: Linear
+    fc2: Linear
 
 
 @dataclass(slots=True)
 class Weights:
-    """Everything that the engine's forward reads. ``head_bias`` [V] is -inf at PAD, which is never sampled."""
+    """Everything that the engine's forward reads. ``head`` has a bias that is -inf at PAD, which is never sampled.
+
+    ``pair_in``: the compressor's layers, SiLU between them; empty for a regular model.
+    """
 
     embed: Tensor
     layers: list[Layer]
     unit: Unit
     norm: Tensor
-    head: Tensor
-    head_bias: Tensor
+    head: Linear
+    vocab: int
+    pad: int
     mtp: Mtp
-    compressor: nn.Module | None
+    pair_in: list[Linear]
     confidence: Confidence | None
     rotary: nn.Module
     rotary_dim: int
@@ -128,167 +137,3 @@ class Weights:
     @property
     def device(self) -> torch.device:
         return self.embed.device
-
-
-def _scale(norm: nn.Module) -> Tensor:
-    """What a norm multiplies by, times sqrt(dim) (see ``Unit``), in float32."""
-    w = norm.weight.detach().float()  # type: ignore[operator, union-attr]
-    if type(norm).__name__ == "Qwen3_5RMSNorm":
-        w = 1 + w
-    return w * math.sqrt(len(w))
-
-
-def _eps(norm: Any) -> float:
-    return float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
-
-
-def _fold(matrices: list[Tensor], norm_scale: Tensor) -> Tensor:
-    """Matrices [out, in] that read the same normed input, as one [in, sum of outs] with the norm's scale folded in."""
-    fused = torch.cat([m.detach().float() for m in matrices]) * norm_scale
-    return fused.t().contiguous().to(matrices[0].dtype)
-
-
-def rotary_order(head_dim: int, rotary_dim: int) -> list[int]:
-    """Order of head dimensions in which rotary swaps the two halves of the whole head, also where it is partial."""
-    r, p = rotary_dim // 2, (head_dim - rotary_dim) // 2
-    first = [*range(r), *range(rotary_dim, rotary_dim + p)]
-    second = [*range(r, rotary_dim), *range(rotary_dim + p, head_dim)]
-    return first + second
-
-
-def _linear_attention(m: Any, norm: Any) -> LinearAttention:
-    w = m.in_proj_qkv.weight
-    z, b, a = m.in_proj_z.weight, m.in_proj_b.weight, m.in_proj_a.weight
-    sizes = (len(w), len(z), len(b), len(a))
-    bias = torch.zeros(sum(sizes), device=w.device, dtype=w.dtype)
-    bias[-len(a) :] = m.dt_bias.detach()
-    # the query's factor key_dim^-0.5 only scales the output, which a norm follows: it moves into that norm's eps
-    out_eps = _eps(m.norm) * m.head_k_dim
-    gain = (m.norm.weight.detach().float() * math.sqrt(m.head_v_dim)).repeat(m.num_v_heads)
-    return LinearAttention(
-        unit=Unit(w.shape[1], _eps(norm), w),
-        proj_t=_fold([w, z, b, a], _scale(norm)),
-        bias=bias,
-        sizes=sizes,
-        conv_KC=m.conv1d.weight.detach().squeeze(1).t().contiguous(),
-        decay=-m.A_log.detach().float().exp(),
-        key_heads=m.num_k_heads,
-        value_heads=m.num_v_heads,
-        key_dim=m.head_k_dim,
-        value_dim=m.head_v_dim,
-        qk_unit=Unit(m.head_k_dim, 1e-6 / m.head_k_dim, torch.empty(0, device=w.device)),
-        out_unit=Unit(m.head_v_dim, out_eps, torch.empty(0, device=w.device)),
-        out_t=_fold([m.out_proj.weight], gain),
-    )
-
-
-def _attention(m: Any, norm: Any, rotary_dim: int) -> Attention:
-    D = m.head_dim
-    q, k = m.q_proj.weight, m.k_proj.weight
-    gated = type(m).__name__ == "Qwen3_5Attention"
-    heads, kv_heads = q.shape[0] // (2 * D if gated else D), k.shape[0] // D
-    order = torch.tensor(rotary_order(D, rotary_dim), device=q.device)
-
-    def rows(lin: nn.Linear, part: str) -> list[Tensor]:
-        """Pieces of one projection, weight and bias, in the engine's order."""
-        out = []
-        for t in (lin.weight, lin.bias):
-            if t is None:
-                continue
-            t = t.detach()
-            if part == "v":
-                out.append(t)
-            elif part == "k" or not gated:
-                out.append(t.unflatten(0, (-1, D))[:, order].flatten(0, 1))
-            else:
-                halves = t.unflatten(0, (heads, 2, D))
-                out.append((halves[:, 0][:, order] if part == "q" else halves[:, 1]).flatten(0, 1))
-        return out
-
-    parts = [rows(m.q_proj, "q"), rows(m.k_proj, "k"), rows(m.v_proj, "v")]
-    if gated:
-        parts.append(rows(m.q_proj, "gate"))
-    q_scale, k_scale = _scale(m.q_norm)[order] * m.scaling, _scale(m.k_norm)[order]
-    return Attention(
-        unit=Unit(q.shape[1], _eps(norm), q),
-        proj_t=_fold([p[0] for p in parts], _scale(norm)),
-        bias=torch.cat([p[1] for p in parts]) if len(parts[0]) > 1 else None,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=D,
-        qk_unit=Unit(D, _eps(m.q_norm), q),
-        qk_scale=torch.cat([q_scale.expand(heads, D), k_scale.expand(kv_heads, D)]).to(q.dtype),
-        gated=gated,
-        out_t=m.o_proj.weight.detach().t().contiguous(),
-        out_bias=None if m.o_proj.bias is None else m.o_proj.bias.detach(),
-    )
-
-
-def _layer(layer: Any, rotary_dim: int) -> Layer:
-    norm, mlp = layer.input_layernorm, layer.mlp
-    linear = hasattr(layer, "linear_attn")
-    after = layer.post_attention_layernorm
-    gate = mlp.gate_proj.weight
-    return Layer(
-        mixer=_linear_attention(layer.linear_attn, norm) if linear else _attention(layer.self_attn, norm, rotary_dim),
-        unit=Unit(gate.shape[1], _eps(after), gate),
-        up_t=_fold([gate, mlp.up_proj.weight], _scale(after)),
-        down_t=mlp.down_proj.weight.detach().t().contiguous(),
-        act=F.silu if "silu" in type(mlp.act_fn).__name__.lower() else mlp.act_fn,
-    )
-
-
-def _mtp(m: Any, rotary_dim: int) -> Mtp:
-    scale = torch.cat([_scale(m.pre_fc_norm_embedding), _scale(m.pre_fc_norm_hidden)])
-    w = m.fc.weight
-    return Mtp(
-        embed_unit=Unit(w.shape[0], _eps(m.pre_fc_norm_embedding), w),
-        hidden_unit=Unit(w.shape[0], _eps(m.pre_fc_norm_hidden), w),
-        fc_t=_fold([w], scale),
-        layer=_layer(m.layers[0], rotary_dim),
-        unit=Unit(w.shape[0], _eps(m.norm), w),
-        norm=_scale(m.norm).to(w.dtype),
-    )
-
-
-@torch.no_grad()
-def make_weights(model: Any) -> Weights:
-    """Lay out the weights of a ``PipoForCausalLM`` (hybrid Qwen3.5 or dense Qwen3); BadModel for other layer types."""
-    config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if unknown := kinds - {"full_attention", "linear_attention"}:
-        raise BadModel(f"layer types {sorted(unknown)} are not supported by the torch engine; use full_attention")
-    rope = model.backbone.rotary_emb
-    if rope.rope_type not in ROPE_TYPES:
-        raise BadModel(f"rope_type {rope.rope_type!r} is not supported by the torch engine; it has {ROPE_TYPES}")
-    rotary_dim = 2 * len(rope.inv_freq)
-    layers = [_layer(layer, rotary_dim) for layer in model.backbone.layers]
-    mtp = _mtp(model.mtp, rotary_dim)
-    head = model.lm_head.weight.detach()
-    bias = torch.zeros(len(head), device=head.device, dtype=head.dtype)
-    bias[config.pad_token_id] = -math.inf
-    attention = mtp.layer.mixer
-    assert isinstance(attention, Attention)
-    conf = model.confidence_head
-    return Weights(
-        embed=model.backbone.embed_tokens.weight.detach(),
-        layers=layers,
-        unit=Unit(config.hidden_size, _eps(model.backbone.norm), head),
-        norm=_scale(model.backbone.norm).to(head.dtype),
-        head=head,
-        head_bias=bias,
-        mtp=mtp,
-        compressor=model.compressor,
-        confidence=None
-        if conf is None
-        else Confidence(
-            Unit(2 * config.hidden_size, _eps(conf.norm), head),
-            _fold([conf.fc1.weight], _scale(conf.norm)),
-            conf.fc2.weight.detach().t().contiguous(),
-        ),
-        rotary=rope,
-        rotary_dim=rotary_dim,
-        kv_heads=attention.kv_heads,
-        heads=attention.heads,
-        head_dim=attention.head_dim,
-    )
