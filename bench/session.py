@@ -65,7 +65,8 @@ class Session:
                 self.loaded[v.model] = loading.load(v.model, ctx, spec.family)
             loading.check_method(f"variant {v.name}", v.method, self.loaded[v.model])
         for loaded in self.loaded.values():
-            loaded.engine.max_batch = max(loaded.engine.max_batch, spec.max_batch)
+            if spec.max_batch > loaded.engine.max_batch:
+                loaded.engine.resize(max_batch=spec.max_batch)
         self.path = ctx.folder / "records.jsonl"
         self.run = self._open(kind)
         self.done = finished(self.records(), spec.k)
