@@ -44,14 +44,20 @@ def load(model: str, ctx: JobContext, family: str | None = None) -> Loaded:
 
 
 def make_engine(folder: Path) -> Engine:
-    """A torch engine over a model folder, on the GPU where there is one."""
+    """A torch engine over a model folder: bfloat16 on the GPU where there is one, else float32 on the CPU.
+
+    It knows the tokenizer, for stop strings.
+    """
+    import torch
+
     from pipo.engine import TorchEngine
-    from pipo.model import load_model
+    from pipo.model import load_model, load_tokenizer
     from pipo.model.threads import fit_threads
 
-    model = load_model(folder, device=device())
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, device=device(), dtype=getattr(torch, default_dtype()))
     fit_threads(model)
-    engine: Engine = TorchEngine(model)
+    engine: Engine = TorchEngine(model, decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
     return engine
 
 
@@ -60,6 +66,11 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype() -> str:
+    """What weights are computed in: ``bfloat16`` on a GPU, ``float32`` on the CPU."""
+    return "bfloat16" if device() == "cuda" else "float32"
 
 
 def device_name() -> str:

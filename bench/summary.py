@@ -47,18 +47,22 @@ summary.json of ``ablate-threshold`` (made in ablations/threshold.py) has the sa
     difference  threshold, task, budget, metric, value, se, low, high, n: confidence gate minus random gate, paired by
                 item; absent where reused
 
-summary.json of ``latency`` (made in bench/latency.py)::
+summary.json of ``latency`` (made in bench/latency_summary.py)::
 
     schema 1, kind, batch 1, tokens (output tokens), trials, input_lengths, reference (variant name), threads, variants,
+    protocol ("ours" | "paper"), statistic ("p50" | "mean": what ratios and tables take), tpot ("tpot" | "tpot16": the
+    one set beside the floor), shape (None: named models), machine (what bench/machine.py measured, once a job),
     rows    [{"variant", "model", "method", "keep" (forced kept share, None: as the model decides), "input_tokens",
-              "trials", "ttft_s", "first_pair_s", "tpot16_s", "tpot_s" (each {"p50", "p90"}), "tokens_per_slot",
-              "kept_share" (None without drafts), "tokens_per_step"}]
+              "trials", "ttft_s", "first_pair_s", "tpot16_s", "tpot_s", "step_s" (mean of a trial's steps after the
+              first; each {"p50", "p90", "p99", "mean"} over trials), "tokens_per_slot", "kept_share" (None without
+              drafts), "tokens_per_step", "ttft_floor_s", "step_floor_s", "tpot_floor_s" (step_floor_s over
+              tokens_per_step), "ttft_over_floor", "tpot_over_floor" (by ``statistic`` and ``tpot``)}]
     ratios  [{"variant", "keep", "reference", "input_tokens", "metric" ("ttft" | "first_pair" | "tpot16" | "tpot"),
-              "value" (median of reference over median of variant: above 1 is faster), "low", "high" (95% paired
-              bootstrap over trials)}]
-    floor   [{"variant", "keep", "input_tokens", "tpot_bytes_ratio", "tpot_flops_ratio", "ttft_flops_ratio",
-              "tpot_measured", "ttft_measured"}]: what shapes allow (regular over variant, bench/roofline.py) beside
-              what was measured
+              "value" (reference over variant, of medians or means: above 1 is faster), "low", "high" (95%: paired
+              bootstrap over trials for medians, Student t over trials for means)}]
+    floor   [{"variant", "keep", "input_tokens", "ttft_allowed", "ttft_measured", "ttft_reached" (measured over
+              allowed), "tpot_allowed", "tpot_measured", "tpot_reached"}]: reference over variant, of the floors
+              (bench/roofline.py) and as measured
 """
 
 from __future__ import annotations

@@ -153,7 +153,10 @@ def _label_thresholds(ax: Any, points: Sequence[Row], x: Sequence[float], items:
 
 
 def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
-    """Top: median first token and time per token; bottom: how many times faster than the reference, with intervals."""
+    """Top: first token and time per token; bottom: how many times faster than the reference, with intervals.
+
+    Medians and all tokens, or means and the first 16, as the run's protocol says.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
@@ -162,14 +165,17 @@ def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
     keys = list(dict.fromkeys(_key(r) for r in run.rows))
     lengths = sorted({r["input_tokens"] for r in run.rows})
     octaves = math.log2(lengths[-1] / lengths[0]) or 1.0
-    for j, (metric, title) in enumerate((("ttft", "first token (TTFT)"), ("tpot", "time per token after it (TPOT)"))):
+    word = "mean" if run.summary.get("statistic") == "mean" else "median"
+    later = run.summary.get("tpot", "tpot")
+    titles = (("ttft", "first token (TTFT)"), (later, f"time per token after it ({later.upper()})"))
+    for j, (metric, title) in enumerate(titles):
         top, bottom = axes[0][j], axes[1][j]
         for i, key in enumerate(keys):
             dodge = 2 ** (0.012 * octaves * (i - (len(keys) - 1) / 2))  # side by side where values coincide
             _latency_line(run, key, metric, dodge, styles[series_name(*key)].line, top, bottom)
-        _paper_point(bottom, metric, lengths)
+        _paper_point(bottom, "tpot" if j else "ttft", lengths)
         top.set_title(title)
-        top.set_ylabel("median, ms" if j == 0 else "median, ms a token")
+        top.set_ylabel(f"{word}, ms" if j == 0 else f"{word}, ms a token")
         bottom.axhline(1.0, color=DARK, linewidth=0.8)
         bottom.set_ylabel(f"times as fast as {run.summary.get('reference') or 'the reference (none here)'}")
         bottom.set_xlabel("input length, tokens")
@@ -195,10 +201,11 @@ def _latency_line(
     top: Any,
     bottom: Any,
 ) -> None:
-    of = [r for r in run.rows if (r["variant"], r.get("keep")) == key and (r.get(f"{metric}_s") or {}).get("p50")]
+    shown = run.summary.get("statistic", "p50")
+    of = [r for r in run.rows if (r["variant"], r.get("keep")) == key and (r.get(f"{metric}_s") or {}).get(shown)]
     of.sort(key=lambda r: r["input_tokens"])
-    medians = [1000 * r[f"{metric}_s"]["p50"] for r in of]
-    top.errorbar([dodge * r["input_tokens"] for r in of], medians, **look, label=series_name(*key))
+    values = [1000 * r[f"{metric}_s"][shown] for r in of]
+    top.errorbar([dodge * r["input_tokens"] for r in of], values, **look, label=series_name(*key))
     ratios = [
         r for r in run.summary.get("ratios", ()) if (r["variant"], r.get("keep")) == key and r["metric"] == metric
     ]
@@ -209,11 +216,11 @@ def _latency_line(
 
 
 def _paper_point(ax: Any, metric: str, lengths: Sequence[int]) -> None:
-    """The paper's own ratio at 2K tokens, where that lies within the axis."""
-    if lengths[0] <= 2048 <= lengths[-1]:
-        value = paper()["latency"][metric]["2048"]
+    """The paper's own ratios, where their lengths lie within the axis."""
+    points = {int(n): v for n, v in paper()["latency"][metric].items() if lengths[0] <= int(n) <= lengths[-1]}
+    if points:
         ax.plot(
-            [2048], [value], linestyle="none", marker="*", markersize=12, markerfacecolor="white",
+            list(points), list(points.values()), linestyle="none", marker="*", markersize=12, markerfacecolor="white",
             markeredgecolor=DARK, label="the paper's PIPO (4B model)", zorder=5,
         )  # fmt: skip
 

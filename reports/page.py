@@ -17,6 +17,9 @@ GUIDE = """\
 - **cut**: samples that the budget ended; they count as wrong. **failed**: the engine reported an error; wrong as well.
 - **TTFT**: from submission to the first token out; **first pair**: until two tokens are out. **TPOT**: time per token
   after the first; **TPOT16**: over the first 16 tokens. **×**: reference over variant, above 1 is faster.
+- **floor**: the least time that the machine's measured rates and the model's shapes allow; **÷ floor**: how many times
+  that a measured time is, 1 would be perfect. **allowed**: the × that the floors alone give.
+- On a random model of a shape the kept share is forced and eagle accepts next to nothing: its TPOT is that of a step.
 - **tokens/step**: tokens a backbone pass after the first (for eagle its acceptance length). **draft 2 %**: share of
   second drafts that were accepted where the first one was; a chain's first rejection ends it.
 - **±** is half of the 95% interval, **[low, high]** the interval itself. Samples of one item are not independent, so
@@ -57,7 +60,9 @@ def _what(runs: list[LoadedRun]) -> str:
             lines.append(f"Compared on {tasks}, {run.k} samples an item: {listed(names)}.")
         elif run.kind == LATENCY:
             lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
-            lines.append(f"Latency at batch 1 after {lengths} tokens: {listed(names)}.")
+            shape = run.summary.get("shape")
+            on = f" of a random model of shape {shape}" if shape else ""
+            lines.append(f"Latency{on} at batch 1 after {lengths} tokens: {listed(names)}.")
         else:
             model = run.summary.get("model", "a PIPO model")
             lines.append(f"Threshold of the gate varied on {model}, beside a coin flip at the same pad ratio.")
@@ -106,9 +111,10 @@ def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
 
 def _latency(run: LoadedRun, figures: list[str]) -> list[str]:
     parts = ["## Latency", *(_image(f, "Latency against input length") for f in figures), tables.latency(run)]
+    parts.append(_folded("Percentiles over trials", tables.tails(run)))
     floor = tables.floor(run)
     if floor:
-        parts += ["### What the shapes allow", floor]
+        parts += ["### What the floor allows", *filter(None, [tables.machine(run)]), floor]
     return [*parts, "### The paper's latency", tables.paper_latency()]
 
 

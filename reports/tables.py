@@ -40,8 +40,8 @@ def _comparison_row(row: Row, k: str) -> list[str]:
     ]
 
 
-def _milliseconds(times: Row | None) -> str:
-    return interval(times, 1000, 1 if times and (times.get("p50") or 0) < 1 else 0, key="p50")
+def _milliseconds(times: Row | None, statistic: str = "p50") -> str:
+    return interval(times, 1000, 1 if times and (times.get(statistic) or 0) < 1 else 0, key=statistic)
 
 
 def acceptance(run: LoadedRun) -> str:
@@ -112,44 +112,69 @@ def threshold(run: LoadedRun) -> str:
 
 
 def latency(run: LoadedRun) -> str:
-    """Medians at batch 1 and, with intervals, how many times faster than the reference."""
+    """Times at batch 1, how far they lie above the floor, and with intervals how many times faster than the reference.
+
+    Medians, or means where the run's protocol reports means.
+    """
     ratios = {(r["variant"], r.get("keep"), r["input_tokens"], r["metric"]): r for r in run.summary.get("ratios", ())}
+    statistic = run.summary.get("statistic", "p50")
     rows = []
     for r in run.rows:
         key = (r["variant"], r.get("keep"), r["input_tokens"])
         rows.append(
             [
                 series_name(r["variant"], r.get("keep")), r["input_tokens"],
-                _milliseconds(r.get("ttft_s")), _milliseconds(r.get("first_pair_s")),
-                _milliseconds(r.get("tpot16_s")), _milliseconds(r.get("tpot_s")), number(r.get("tokens_per_slot"), 2),
-                share(r.get("kept_share"), 0),
+                *(_milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "first_pair", "tpot16", "tpot")),
+                number(r.get("tokens_per_slot"), 2), share(r.get("kept_share"), 0),
+                number(r.get("ttft_over_floor"), 2), number(r.get("tpot_over_floor"), 2),
                 *(interval(ratios.get((*key, m)), 1, 2) for m in ("ttft", "tpot16", "tpot")),
             ]
         )  # fmt: skip
     columns = [
         "variant", "input tokens", "TTFT ms", "first pair ms", "TPOT16 ms", "TPOT ms", "tokens/slot", "kept %",
-        "TTFT ×", "TPOT16 ×", "TPOT ×",
+        "TTFT ÷ floor", "TPOT ÷ floor", "TTFT ×", "TPOT16 ×", "TPOT ×",
     ]  # fmt: skip
     return markdown(columns, rows)
 
 
+def tails(run: LoadedRun) -> str:
+    """How far single trials stray: 50th, 90th and 99th percentile and mean of first token and time per token."""
+    places = ("p50", "p90", "p99", "mean")
+    rows = [
+        [
+            series_name(r["variant"], r.get("keep")), r["input_tokens"],
+            *(_milliseconds(r.get(f"{m}_s"), p) for m in ("ttft", "tpot") for p in places),
+        ]
+        for r in run.rows
+    ]  # fmt: skip
+    return markdown(["variant", "input tokens", *(f"{m} {p} ms" for m in ("TTFT", "TPOT") for p in places)], rows)
+
+
 def floor(run: LoadedRun) -> str:
-    """What the shapes allow beside what was measured; an empty string where the run has no such rows."""
+    """What the floor allows beside what was measured, reference over variant; empty where the run has no such rows."""
     rows = [
         [
             series_name(f["variant"], f.get("keep")), f["input_tokens"],
-            number(f.get("ttft_flops_ratio"), 2), number(f.get("ttft_measured"), 2),
-            number(f.get("tpot_bytes_ratio"), 2), number(f.get("tpot_flops_ratio"), 2),
-            number(f.get("tpot_measured"), 2),
+            *(number(f.get(f"{m}_{part}"), 2) for m in ("ttft", "tpot") for part in ("allowed", "measured", "reached")),
         ]
         for f in run.summary.get("floor", ())
         if f["variant"] != run.summary.get("reference")
     ]  # fmt: skip
-    columns = [
-        "variant", "input tokens", "TTFT × by operations", "TTFT × measured", "TPOT × by bytes",
-        "TPOT × by operations", "TPOT × measured",
-    ]  # fmt: skip
+    parts = ("allowed", "measured", "measured ÷ allowed")
+    columns = ["variant", "input tokens", *(f"{m} × {part}" for m in ("TTFT", "TPOT") for part in parts)]
     return markdown(columns, rows) if rows else ""
+
+
+def machine(run: LoadedRun) -> str:
+    """The rates that the floor was computed from, as one sentence; empty where the run has none."""
+    m = run.summary.get("machine")
+    if not m:
+        return ""
+    return (
+        f"Floor of {m['name']}, {m['dtype']}: {number(m['bandwidth'] / 1e9)} GB/s, matrix products at "
+        f"{number(m['matmul_rate'] / 1e9)} and attention at {number(m['attention_rate'] / 1e9)} GFLOP/s, "
+        f"{number(m['call_s'] * 1e6)} µs a torch call, measured by the job."
+    )
 
 
 def paper_comparison(run: LoadedRun) -> str:

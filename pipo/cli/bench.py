@@ -48,33 +48,55 @@ def compare(
 @app.command()
 def latency(
     variant: o.Variants = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape",
+            metavar="NAME|config.json",
+            help="Time all methods on one random model of this shape: lab, 158m, qwen3.5-4b, qwen3.5-9b, or a config.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Of a shape's weights. [default: bfloat16 on a GPU, float32 on CPU]")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="ours: medians; paper: 2K to 128K, 16 trials, means over 16 tokens.")
+    ] = "ours",
     input_length: Annotated[
         list[int] | None,
-        typer.Option("--input-length", min=1, help="Prompt tokens; repeat. [default: 512, 2048, 8192]"),
+        typer.Option("--input-length", min=1, help="Prompt tokens; repeat. [default: 512, 2048, 8192; paper: 2K-128K]"),
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=16, help="Tokens to generate per trial.")] = 32,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials per variant and length.")] = 5,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=16, help="Tokens to generate per trial. [default: 32; paper: 16]")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials per variant and length. [default: 5; paper: 16]")
+    ] = None,
     keep: Annotated[
-        float | None,
-        typer.Option("--keep", min=0, max=1, help="Kept share to force beside the model's own. [default: 1 and 0.8]"),
+        list[float] | None,
+        typer.Option("--keep", min=0, max=1, help="Kept shares to force; repeat. [default: 1, 0.8; shapes: 0.335 too]"),
     ] = None,
     seed: o.Seed = 0,
     family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
-    """First token and time per token at batch 1, as medians and as ratios to regular decoding."""
+    """First token and time per token at batch 1, over the hardware's floor and as ratios to regular decoding."""
     from pipo.cli.follow import run_job
     from pipo.cli.show import latency as show
 
+    o.check_shape(shape, dtype, variant, family)
     lab = o.check_family(family)
     spec = o.without_none(
         family=lab,
         variants=o.parse_variants(variant, lab),
+        shape=o.shape_path(shape),
+        dtype=dtype,
+        protocol=o.one_of("--protocol", protocol, ("ours", "paper")),
         input_lengths=input_length or None,
         tokens=tokens,
         trials=trials,
-        keep=keep,
+        keep=keep or None,
         seed=seed,
     )
     run_job("latency", spec, as_json=json, detach=detach, show=show)

@@ -97,6 +97,37 @@ def check_family(folder: Path | None) -> str | None:
     return str(absolute)
 
 
+def one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
+    """``value`` where it is one of those known. Raises BadInput naming them."""
+    from pipo.errors import BadInput
+
+    if value not in known:
+        raise BadInput(f"{flag} {value!r} is none of {', '.join(known)}")
+    return value
+
+
+def check_shape(shape: str | None, dtype: str | None, variant: list[str] | None, family: Path | None) -> None:
+    """Raise BadInput where settings of shapes and of named models come together, or a dtype is unknown."""
+    from pipo.errors import BadInput
+
+    if dtype is not None:
+        one_of("--dtype", dtype, ("float32", "bfloat16"))
+    if shape is None and dtype is not None:
+        raise BadInput(f"--dtype {dtype} has no effect without --shape; named models have a dtype of their own")
+    for flag, value in (("--variant", variant), ("--family", family)):
+        if shape is not None and value:
+            raise BadInput(f"--shape {shape} and {flag} exclude each other: a shape is one random model; give one only")
+
+
+def shape_path(shape: str | None) -> str | None:
+    """A shape's name as it is, the path of a config.json as an absolute one (the worker runs elsewhere)."""
+    if shape is None or not (Path(shape).expanduser().exists() or "/" in shape):
+        return shape
+    if Path(shape).expanduser().is_dir():
+        return str(Path(shape).expanduser().absolute())
+    return _existing(shape, "--shape")
+
+
 def check_model(name: str, family: str | None = None) -> str:
     """A lab name as it is, a folder as an absolute path (the worker runs elsewhere). Raises BadModel."""
     from pipo.errors import BadModel

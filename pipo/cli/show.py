@@ -23,9 +23,9 @@ def mean(estimate: dict[str, Any] | None, digits: int = 1) -> str:
     return f"{estimate['value']:.{digits}f}" if estimate and estimate.get("value") is not None else "-"
 
 
-def median_ms(times: dict[str, Any] | None) -> str:
-    """A median time in milliseconds."""
-    return f"{1000 * times['p50']:.1f}" if times and times.get("p50") is not None else "-"
+def milliseconds(times: dict[str, Any] | None, statistic: str = "p50") -> str:
+    """A time in milliseconds: its median, or another statistic of it."""
+    return f"{1000 * times[statistic]:.1f}" if times and times.get(statistic) is not None else "-"
 
 
 def share(value: Any) -> str:
@@ -67,7 +67,7 @@ def _compare_row(row: dict[str, Any], k: int) -> list[str]:
 
 
 def latency(result: dict[str, Any]) -> None:
-    """A latency run: medians, and how many times faster than the reference."""
+    """A latency run: medians (or means), times over the floor, and how many times faster than the reference."""
     ratios = {(r["variant"], r.get("keep"), r["input_tokens"], r["metric"]): r for r in result.get("ratios", ())}
 
     def times_faster(row: dict[str, Any], metric: str) -> str:
@@ -77,15 +77,24 @@ def latency(result: dict[str, Any]) -> None:
         interval = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
         return f"{ratio['value']:.2f}{interval}"
 
-    print(f"batch 1, medians of {result.get('trials')} trials; ratio: {result.get('reference')} over the variant\n")
+    statistic, tpot = result.get("statistic", "p50"), result.get("tpot", "tpot")
+    word = "means" if statistic == "mean" else "medians"
+    on = f" on a random model of shape {result['shape']}" if result.get("shape") else ""
+    print(
+        f"batch 1{on}, {word} of {result.get('trials')} trials; floor: least time by this machine's rates; "
+        f"ratio: {result.get('reference')} over the variant\n"
+    )
     print_table(
-        ["variant", "input", "TTFT ms", "TPOT16 ms", "TPOT ms", "tok/slot", "kept", "TTFT ratio", "TPOT ratio"],
+        [
+            "variant", "input", "TTFT ms", "TPOT16 ms", "TPOT ms", "tok/slot", "kept", "TTFT/floor", "TPOT/floor",
+            "TTFT ratio", f"{tpot.upper()} ratio",
+        ],
         [
             [
                 r["variant"] if r.get("keep") is None else f"{r['variant']}, keep {r['keep']:g}",
-                r["input_tokens"], median_ms(r.get("ttft_s")), median_ms(r.get("tpot16_s")),
-                median_ms(r.get("tpot_s")), cell(r.get("tokens_per_slot")), share(r.get("kept_share")),
-                times_faster(r, "ttft"), times_faster(r, "tpot"),
+                r["input_tokens"], *(milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "tpot16", "tpot")),
+                cell(r.get("tokens_per_slot")), share(r.get("kept_share")), cell(r.get("ttft_over_floor")),
+                cell(r.get("tpot_over_floor")), times_faster(r, "ttft"), times_faster(r, tpot),
             ]
             for r in result.get("rows", ())
         ],

@@ -95,7 +95,10 @@ SUBMITTED = [
     (["eval", "lab/base", "--method", "eagle", "--depth", "2"], "eval",
      {"model": "lab/base", "method": {"name": "eagle", "depth": 2}, "k": 4, "seed": 0}),
     (["bench", "latency", "--input-length", "64", "--keep", "0.5", "--trials", "2"], "latency",
-     {"input_lengths": [64], "keep": 0.5, "trials": 2, "tokens": 32, "seed": 0}),
+     {"input_lengths": [64], "keep": [0.5], "trials": 2, "protocol": "ours", "seed": 0}),
+    (["bench", "latency", "--shape", "qwen3.5-4b", "--dtype", "bfloat16", "--protocol", "paper", "--keep", "1",
+      "--keep", "0.335"], "latency",
+     {"shape": "qwen3.5-4b", "dtype": "bfloat16", "protocol": "paper", "keep": [1.0, 0.335], "seed": 0}),
     (["ablate", "threshold", "--threshold", "1", "--threshold", "0.5", "--no-random"], "ablate-threshold",
      {"model": "lab/pipo-opd", "thresholds": [0.5, 1.0], "k": 4, "seed": 0, "random": False}),
     (["lab", "build", "--quick"], "lab-build", {"quick": True, "workers": 2}),
@@ -135,7 +138,7 @@ RESULTS = {"compare": compare_summary, "latency": latency_summary, "ablate-thres
 ARGV = {"compare": ["bench", "compare"], "latency": ["bench", "latency"], "ablate-threshold": ["ablate", "threshold"]}
 LINES = {
     "compare": "pipo-opd   overall     52.3 ±3.0  80.0 ±3.5   31   44.0    81    590       0",
-    "latency": "pipo-opd, keep 1  8192  117.7  4.6  4.5  2  100  2.32 [2.18, 2.44]  1.70 [1.60, 1.78]",
+    "latency": "pipo-opd, keep 1  8192  117.7  4.6  4.5  2  100  -  -  2.32 [2.18, 2.44]  1.70 [1.60, 1.78]",
     "ablate-threshold": "0.95       confidence         25  59.4 ±3.0  89.4 ±3.5   44.0",
 }
 

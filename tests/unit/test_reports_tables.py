@@ -83,9 +83,25 @@ def test_failures_are_shown(compare: LoadedRun, latency: LoadedRun) -> None:
 def test_latency_table(latency: LoadedRun) -> None:
     lines = tables.latency(latency).splitlines()
     row = next(line for line in lines if line.startswith("| pipo-opd | 8192 |"))
-    assert row.endswith("| 1.81 | 81 | 2.34 [2.20, 2.46] | 1.58 [1.49, 1.66] | 1.58 [1.49, 1.66] |")
-    assert "| pipo-opd | 8192 | 2.10 | 2.34 | 1.69 | 1.80 | 1.58 |" in tables.floor(latency)
-    assert "| regular |" not in tables.floor(latency)
+    assert row.endswith("| 1.81 | 81 | – | – | 2.34 [2.20, 2.46] | 1.58 [1.49, 1.66] | 1.58 [1.49, 1.66] |")
+    assert tables.machine(latency) == ""
+
+
+def test_latency_tables_follow_protocol_and_floor(latency: LoadedRun) -> None:
+    times = {"p50": 0.5, "p90": 0.6, "p99": 0.7, "mean": 0.55}
+    row = latency.rows[0] | {"ttft_s": times, "tpot_s": times, "ttft_over_floor": 1.504, "tpot_over_floor": 3.0}
+    floor = {"variant": "pipo", "keep": 0.8, "input_tokens": 8192}
+    floor |= {f"{m}_{part}": v for m in ("ttft", "tpot") for part, v in
+              (("allowed", 2.0), ("measured", 1.5), ("reached", 0.75))}  # fmt: skip
+    rates = {"name": "cpu", "dtype": "float32", "bandwidth": 2.5e10, "matmul_rate": 1e11, "attention_rate": 3e10,
+             "call_s": 2e-6}  # fmt: skip
+    summary = latency.summary | {"rows": [row], "ratios": [], "floor": [floor], "machine": rates, "statistic": "mean"}
+    run = msgspec.structs.replace(latency, summary=summary)
+    assert "| regular | 512 | 550.0 |" in tables.latency(run) and "| 1.50 | 3.00 | – |" in tables.latency(run)
+    assert "| regular | 512 | 500.0 | 600.0 | 700.0 | 550.0 |" in tables.tails(run)
+    assert "| pipo, 80 % kept by force | 8192 | 2.00 | 1.50 | 0.75 | 2.00 | 1.50 | 0.75 |" in tables.floor(run)
+    assert tables.machine(run).startswith("Floor of cpu, float32: 25.0 GB/s, matrix products at 100.0 and attention")
+    assert tables.machine(run) in page([run], {})
 
 
 def test_acceptance_table_has_a_line_for_each_eagle_row(compare: LoadedRun) -> None:
