@@ -72,8 +72,8 @@ def attend_chunk(q_hTD: Tensor, k_LD: Tensor, v_LD: Tensor, k_TD: Tensor, v_TD: 
         old, old_sum = over(q, k_LD[None], v_LD[None], scale=1.0)
         k, v = (t.repeat_interleave(G, 0)[None] for t in (k_TD, v_TD))
         new, new_sum = over(q_hTD[None], k, v, is_causal=True, scale=1.0)
-        share = (old_sum.view(heads, T) - new_sum.view(heads, T)).sigmoid()[..., None]
-        return torch.lerp(new[0], old.view(heads, T, D), share)
+        share = (old_sum.reshape(heads, T) - new_sum.reshape(heads, T)).sigmoid()[..., None]
+        return torch.lerp(new[0], old.reshape(heads, T, D), share)
     k, v = torch.cat([k_LD, k_TD], 1), torch.cat([v_LD, v_TD], 1)
     past = torch.ones(T, k_LD.shape[1], dtype=torch.bool, device=q_hTD.device)
     seen = torch.cat([past, torch.ones(T, T, dtype=torch.bool, device=q_hTD.device).tril()], 1)

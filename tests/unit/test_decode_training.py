@@ -12,7 +12,7 @@ from pipo.model.testing import tiny_model
 @pytest.fixture
 def heard(monkeypatch):
     """Every tensor of logits and confidences that decoding reads, in order."""
-    seen = {"logits": [], "confidence": []}
+    seen = {"logits": [], "draft_logits": [], "confidence": []}
     for name in seen:
         plain = getattr(fw, name)
 
@@ -46,13 +46,14 @@ def test_pipo_decode_equals_one_training_forward(heard, kind, length):
     places = generated(model, Method("random", keep_rate=0.5), tuple(prompt))
     pads = places[1::2].count(0)
     assert 0 < pads < len(places) // 2, "the test needs kept and rejected drafts"
-    heard["logits"].clear()
+    for tensors in heard.values():
+        tensors.clear()
     places = generated(model, Method("pipo", threshold=0.5), tuple(prompt))
     ids = prompt + [0] * (length % 2) + places
     with torch.inference_mode():
         want = model(torch.tensor([ids + [0, 0]]))
     start = (length + 1) // 2 - 1
-    backbone, drafts = heard["logits"][0::2], heard["logits"][1::2]
+    backbone, drafts = heard["logits"], heard["draft_logits"]
     assert len(backbone) == len(drafts) == len(heard["confidence"]) == 24
     for step in range(24):
         close(backbone[step][0], want.logits[0, start + step], f"backbone, step {step}")
@@ -69,10 +70,10 @@ def test_mtp_decode_equals_one_training_forward(heard, kind):
     with torch.inference_mode():
         want = model.forward_regular(torch.tensor([prompt + places]))
     at = len(prompt) - 1
-    assert len(heard["logits"]) == 24
-    for step in range(0, 24, 2):
-        close(heard["logits"][step][0], want.logits[0, at + step], f"backbone, token {step}")
-        close(heard["logits"][step + 1][0], want.mtp_logits[0, at + step], f"MTP, token {step + 1}")
+    assert len(heard["logits"]) == len(heard["draft_logits"]) == 12
+    for i, (backbone, draft) in enumerate(zip(heard["logits"], heard["draft_logits"], strict=True)):
+        close(backbone[0], want.logits[0, at + 2 * i], f"backbone, step {i}")
+        close(draft[0], want.mtp_logits[0, at + 2 * i], f"MTP, step {i}")
 
 
 @pytest.mark.parametrize("kind", ["hybrid", "dense"])
@@ -85,13 +86,12 @@ def test_eagle_targets_and_first_drafts_equal_one_training_forward(heard, kind):
     close(heard["logits"][0][0], want.logits[0, len(prompt) - 1], "prefill")
     request = Request(id="a", prompt=tuple(prompt), method=Method("eagle", depth=2), sampling=Sampling(top_k=20),
                       seed=3, max_slots=24, ignore_eos=True)  # fmt: skip
+    for tensors in heard.values():
+        tensors.clear()
     events = TorchEngine(model).generate([request])["a"]
-    # logits a step: the chain's second draft, the three targets, the next step's first draft
-    at, calls = len(prompt) - 1, heard["logits"][1:]
-    close(calls[0][0], want.mtp_logits[0, at], "first draft after the prefill")
-    for i, event in enumerate(events[1:-1]):
-        _, targets, first = calls[1 + 3 * i : 4 + 3 * i]
+    at, drafts = len(prompt) - 1, heard["draft_logits"]
+    for i, (event, targets) in enumerate(zip(events[1:], heard["logits"][1:], strict=True)):
+        close(drafts[2 * i][0], want.mtp_logits[0, at], f"step {i}, first draft")
         for j in range(event.slots):
             close(targets[j], want.logits[0, at + 1 + j], f"step {i}, target {j}")
         at += event.slots
-        close(first[0], want.mtp_logits[0, at], f"step {i}, first draft of the next")

@@ -1,68 +1,105 @@
-"""The engine's cached forward equals the Hugging Face forward: prefill, steps, both backbones, MTP cache included."""
+"""The engine's cached forward equals the Hugging Face forward: prefill, chunks, steps, roll-back, both backbones."""
 
+import numpy as np
 import pytest
 import torch
 
 from pipo.engine import forward as fw
-from pipo.engine.cache import Angles, Cache
-from pipo.engine.weights import make_weights, rotary_order
+from pipo.engine.attention import attend_chunk
+from pipo.engine.cache import Arena
+from pipo.engine.layout import make_weights, rotary_order
+from pipo.engine.linear import KEEP_BOTH, Linear
+from pipo.engine.plan import make_plan
 from pipo.model.testing import tiny_model
 
 KINDS = ("hybrid", "dense")
 
 
-def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+def close(ours: torch.Tensor, theirs: torch.Tensor, limit: float = 1e-4) -> None:
     worst = (ours - theirs).abs().max().item()
-    assert worst < 1e-4, f"largest difference {worst:.2e}"
+    assert worst < limit, f"largest difference {worst:.2e}"
 
 
-def prefilled(model, ids: list[torch.Tensor]):
-    """Weights, cache and hiddens after a ragged prefill of token rows."""
+def arena_of(model, rows: int = 4) -> Arena:
     w = make_weights(model)
+    return Arena(w, make_plan(w, 4096, rows, 128, None))
+
+
+def prefilled(arena: Arena, ids: list[torch.Tensor], first: int = 0) -> torch.Tensor:
+    """Hiddens after one ragged pass over token rows, into the rows from ``first`` on."""
     lens = [len(r) for r in ids]
     batch = torch.zeros(len(ids), max(lens), dtype=torch.long)
     for i, r in enumerate(ids):
         batch[i, : len(r)] = r
-    cache = Cache(w, Angles(w), lens, max(lens))
-    return w, cache, fw.prefill(w, cache, fw.embed(w, batch))
+    arena.lens[first : first + len(ids)] = lens
+    return fw.prefill(arena.w, arena, fw.embed(arena.w, batch), fw.make_chunk(arena, first, 0, lens))
+
+
+def stepped(arena: Arena, first: int, new_nS: torch.Tensor) -> torch.Tensor:
+    """Hiddens [n, S, H] of S new tokens a row; nothing is committed but what S = 1 writes."""
+    n, S = new_nS.shape
+    lens = arena.lens[first : first + n]
+    plan = arena.place(first, torch.tensor(lens), S, int(lens.max()) + S, ragged=len(set(lens.tolist())) > 1)
+    return fw.step(arena.w, arena, fw.embed(arena.w, new_nS).flatten(0, 1), plan).view(n, S, -1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
 def test_ragged_prefill_then_steps_equal_one_forward(kind):
     model = tiny_model(kind, pipo=False)
-    rows = [torch.randint(3, 64, (n,)) for n in (90, 70, 12)]
+    rows = [torch.randint(3, 64, (n,)) for n in (110, 90, 32)]
     cut = [80, 60, 2]
     want = [model.run_backbone(model.embed(r[None]))[0] for r in rows]
-    w, cache, h = prefilled(model, [r[:c] for r, c in zip(rows, cut, strict=True)])
+    arena = arena_of(model)
+    h = prefilled(arena, [r[:c] for r, c in zip(rows, cut, strict=True)], first=1)
     for i, c in enumerate(cut):
         close(h[i, :c], want[i][:c])
-    for S in (1, 1, 3, 1, 4):
-        at = cache.lens
-        new = torch.stack([r[a : a + S] for r, a in zip(rows, at, strict=True)])
-        out = fw.step(w, cache, fw.embed(w, new).flatten(0, 1), cache.plan(at, S)).view(3, S, -1)
+    for S in (1, 1, 3, 1, 4, 2, 9):
+        at = arena.lens[1:].tolist()
+        out = stepped(arena, 1, torch.stack([r[a : a + S] for r, a in zip(rows, at, strict=True)]))
         for i, a in enumerate(at):
             close(out[i], want[i][a : a + S])
-        cache.advance(S)
+        if S > 1:
+            arena.accept(1, S)
+        arena.lens[1:] += S
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lens", [[5, 40, 1, 30], [64, 64], [3, 100]])
+@torch.inference_mode()
+def test_a_prompt_in_chunks_equals_one_forward(kind, lens):
+    model = tiny_model(kind, pipo=False)
+    ids = torch.randint(3, 64, (sum(lens) + 1,))
+    want = model.run_backbone(model.embed(ids[None]))[0]
+    arena, at = arena_of(model), 0
+    for n in lens:
+        chunk = fw.make_chunk(arena, 2, at, [n])
+        h = fw.prefill(arena.w, arena, fw.embed(arena.w, ids[None, at : at + n]), chunk)[0]
+        close(h, want[at : at + n], 3e-4)  # what float32 itself is off by here is 1e-4
+        at += n
+        arena.lens[2] = at
+    close(stepped(arena, 2, ids[None, -1:])[0, 0], want[-1], 3e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
 def test_rejected_tokens_leave_no_trace(kind):
     model = tiny_model(kind, pipo=False)
-    rows = [torch.randint(3, 64, (n,)) for n in (30, 20)]
+    rows = [torch.randint(3, 64, (n,)) for n in (40, 30)]
     want = [model.run_backbone(model.embed(r[None]))[0] for r in rows]
-    w, cache, _ = prefilled(model, [rows[0][:20], rows[1][:9]])
+    arena = arena_of(model)
+    prefilled(arena, [rows[0][:20], rows[1][:9]])
     wrong = torch.randint(3, 64, (2, 4))
-    for accepted in ([1, 3], [2, 2], [4, 1]):
-        at = list(cache.lens)
+    for accepted in ([1, 3], [2, 2], [4, 1], [1, 1], [4, 4]):
+        at = arena.lens[:2].tolist()
         new = wrong.clone()
         for i, c in enumerate(accepted):
             new[i, :c] = rows[i][at[i] : at[i] + c]
-        out = fw.step(w, cache, fw.embed(w, new).flatten(0, 1), cache.plan(at, 4)).view(2, 4, -1)
+        out = stepped(arena, 0, new)
         for i, c in enumerate(accepted):
             close(out[i, :c], want[i][at[i] : at[i] + c])
-        cache.accept(accepted)
+        arena.accept(0, torch.tensor(accepted))
+        arena.lens[:2] += np.array(accepted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,33 +108,58 @@ def test_mtp_cache_filled_at_prefill_equals_the_full_mtp_forward(kind):
     model = tiny_model(kind, pipo=False)
     ids = torch.randint(3, 64, (1, 40))
     want = model.forward_regular(ids)
-    w, cache, h = prefilled(model, [ids[0, :30]])
-    fw.mtp_fill(w, cache, fw.embed(w, ids[:, 1:30]), h[:, :29])
+    arena = arena_of(model)
+    h = prefilled(arena, [ids[0, :30]])
+    fw.mtp_fill(arena.w, arena, fw.embed(arena.w, ids[:, 1:31]), h, fw.make_chunk(arena, 0, 0, [30]))
     for place in range(29, 39):
-        plan = cache.plan([place], 1)
+        plan = arena.place(0, torch.tensor([place]), 1, place + 1, ragged=False)
+        h_place = h[:, 29]
         if place >= 30:
-            h_place = fw.step(w, cache, fw.embed(w, ids[0, place : place + 1]), plan)
-            cache.advance(1)
-        else:
-            h_place = h[:, 29]
-        d = fw.mtp_step(w, cache, fw.embed(w, ids[0, place + 1 : place + 2]), h_place, plan)
+            h_place = stepped(arena, 0, ids[:, place : place + 1])[:, 0]
+            arena.lens[0] += 1
+        d = fw.mtp_step(arena.w, arena, fw.embed(arena.w, ids[0, place + 1 : place + 2]), h_place, plan)
         close(d, want.mtp_hidden[:, place])
 
 
 @torch.inference_mode()
-def test_rows_move_repeat_and_join_with_their_caches():
+def test_rows_are_copied_with_their_caches():
     model = tiny_model("hybrid", pipo=False)
-    rows = [torch.randint(3, 64, (n,)) for n in (31, 21, 11, 26)]
+    rows = [torch.randint(3, 64, (n,)) for n in (31, 21, 11)]
     want = [model.run_backbone(model.embed(r[None]))[0, -1] for r in rows]
-    w, cache, _ = prefilled(model, [r[:-1] for r in rows[:3]])
-    _, late, _ = prefilled(model, [rows[3][:-1]])
-    cache.keep([2, 1])
-    cache.join(late.repeat([0, 0]))
-    order = [2, 1, 3, 3]
-    new = torch.stack([rows[i][-1] for i in order])
-    out = fw.step(w, cache, fw.embed(w, new), cache.plan(cache.lens, 1))
+    arena = arena_of(model)
+    prefilled(arena, [r[:-1] for r in rows])
+    arena.copy(2, 3)
+    arena.copy(1, 0)
+    order = [1, 1, 2, 2]
+    out = stepped(arena, 0, torch.stack([rows[i][-1:] for i in order]))[:, 0]
     for i, r in enumerate(order):
         close(out[i], want[r])
+
+
+@pytest.mark.parametrize("heads", [2, 6])
+def test_a_chunk_attends_to_its_past_as_one_pass_would(heads):
+    q, k, v = torch.randn(heads, 50, 8), torch.randn(2, 50, 8), torch.randn(2, 50, 8)
+    want = torch.nn.functional.scaled_dot_product_attention(
+        q[None], k[None], v[None], is_causal=True, scale=1.0, enable_gqa=True
+    )[0]
+    close(attend_chunk(q[:, 30:], k[:, :30], v[:, :30], k[:, 30:], v[:, 30:]), want[:, 30:], 1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("shape", [(24, 40), (300, 500), (1024, 600)], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_products_equal_plain_ones(rows, shape, bias):
+    w, b = torch.randn(shape) / shape[0] ** 0.5, torch.randn(shape[1]) if bias else None
+    x, residual = torch.randn(rows, shape[0]), torch.randn(rows, shape[1])
+    linear = Linear(w, b)
+    assert linear.packed is not None and (linear.w_t is None) == (w.numel() > KEEP_BOTH)
+    want = x.double() @ w.double() + (0 if b is None else b.double())
+    kept = residual.clone()
+    close(linear(x).double(), want, 1e-5)
+    close(linear(x, residual).double(), want + residual.double(), 1e-5)
+    assert torch.equal(residual, kept), "the residual is not written to"
+    wide = torch.randn(rows, 2 * shape[0])
+    close(linear(wide[:, ::2]).double(), linear(wide[:, ::2].contiguous()).double(), 1e-5)
 
 
 def test_rotary_order_keeps_partners_half_a_head_apart():

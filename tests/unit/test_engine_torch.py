@@ -168,7 +168,7 @@ def test_a_group_shares_its_prefill_and_changes_nothing(models, method, monkeypa
     from pipo.engine import forward as fw
 
     plain = fw.prefill
-    monkeypatch.setattr(fw, "prefill", lambda w, cache, x: passes.append(len(x)) or plain(w, cache, x))
+    monkeypatch.setattr(fw, "prefill", lambda w, arena, x, c: passes.append(len(x)) or plain(w, arena, x, c))
     shared = run(model, *(make(id=str(i), seed=i, method=method, group="g") for i in range(4)))
     assert passes == [1]
     assert {i: places(e) for i, e in own.items()} == {i: places(e) for i, e in shared.items()}
