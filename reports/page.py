@@ -19,7 +19,8 @@ GUIDE = """\
   after the first; **TPOT16**: over the first 16 tokens. **×**: reference over variant, above 1 is faster.
 - **floor**: the least time that the machine's measured rates and the model's shapes allow; **÷ floor**: how many times
   that a measured time is, 1 would be perfect. **allowed**: the × that the floors alone give.
-- On a random model of a shape the kept share is forced and eagle accepts next to nothing: its TPOT is that of a step.
+- **step**: time of one step after the first, whatever came out of it. On a random model of a shape the kept share is
+  forced, and what eagle accepts there means nothing: read its step, and divide by an acceptance length of your own.
 - **tokens/step**: tokens a backbone pass after the first (for eagle its acceptance length). **draft 2 %**: share of
   second drafts that were accepted where the first one was; a chain's first rejection ends it.
 - **±** is half of the 95% interval, **[low, high]** the interval itself. Samples of one item are not independent, so

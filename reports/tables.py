@@ -124,14 +124,14 @@ def latency(run: LoadedRun) -> str:
         rows.append(
             [
                 series_name(r["variant"], r.get("keep")), r["input_tokens"],
-                *(_milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "first_pair", "tpot16", "tpot")),
-                number(r.get("tokens_per_slot"), 2), share(r.get("kept_share"), 0),
+                *(_milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "first_pair", "tpot16", "tpot", "step")),
+                number(r.get("tokens_per_step"), 2), share(r.get("kept_share"), 0),
                 number(r.get("ttft_over_floor"), 2), number(r.get("tpot_over_floor"), 2),
                 *(interval(ratios.get((*key, m)), 1, 2) for m in ("ttft", "tpot16", "tpot")),
             ]
         )  # fmt: skip
     columns = [
-        "variant", "input tokens", "TTFT ms", "first pair ms", "TPOT16 ms", "TPOT ms", "tokens/slot", "kept %",
+        "variant", "input tokens", "TTFT ms", "first pair ms", "TPOT16 ms", "TPOT ms", "step ms", "tokens/step", "kept %",
         "TTFT ÷ floor", "TPOT ÷ floor", "TTFT ×", "TPOT16 ×", "TPOT ×",
     ]  # fmt: skip
     return markdown(columns, rows)

@@ -86,14 +86,14 @@ def latency(result: dict[str, Any]) -> None:
     )
     print_table(
         [
-            "variant", "input", "TTFT ms", "TPOT16 ms", "TPOT ms", "tok/slot", "kept", "TTFT/floor", "TPOT/floor",
-            "TTFT ratio", f"{tpot.upper()} ratio",
+            "variant", "input", "TTFT ms", "TPOT16 ms", "TPOT ms", "step ms", "tok/step", "kept", "TTFT/floor",
+            "TPOT/floor", "TTFT ratio", f"{tpot.upper()} ratio",
         ],
         [
             [
                 r["variant"] if r.get("keep") is None else f"{r['variant']}, keep {r['keep']:g}",
-                r["input_tokens"], *(milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "tpot16", "tpot")),
-                cell(r.get("tokens_per_slot")), share(r.get("kept_share")), cell(r.get("ttft_over_floor")),
+                r["input_tokens"], *(milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "tpot16", "tpot", "step")),
+                cell(r.get("tokens_per_step")), share(r.get("kept_share")), cell(r.get("ttft_over_floor")),
                 cell(r.get("tpot_over_floor")), times_faster(r, "ttft"), times_faster(r, tpot),
             ]
             for r in result.get("rows", ())

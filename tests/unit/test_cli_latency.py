@@ -41,4 +41,4 @@ def test_latency_shows_times_over_the_floor_and_the_protocols_statistic(pipo: Pi
     client.outcome["result"] = result
     said = pipo("bench", "latency", "--shape", "158m").out
     assert "on a random model of shape 158m, means of 16 trials" in said and "TPOT16 ratio" in said
-    assert "regular 2048 12.5 - - 1 - 1.5 2.25 - -" in [" ".join(line.split()) for line in said.splitlines()], said
+    assert "regular 2048 12.5 - - - 1 - 1.5 2.25 - -" in [" ".join(line.split()) for line in said.splitlines()], said
