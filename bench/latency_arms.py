@@ -5,9 +5,9 @@ of arXiv 2605.27255), 16 tokens a trial, means over trials, as it reports them. 
 warm-up away, which the paper does not speak of.
 
 Two sources of models. Variants by name (``lab/base`` or a folder) decode as they decide, and PIPO with forced kept
-shares beside that. A ``shape`` has random weights: all methods run on one model, and what it decides means nothing. So PIPO is
-timed at forced kept shares alone; EAGLE accepts what nearly uniform distributions agree on, and what counts is its
-``step_s``, the cost of a step whatever is accepted.
+shares beside that. A ``shape`` has random weights: all methods run on one model, and what it decides means nothing. So
+PIPO is timed at forced kept shares alone; EAGLE accepts what nearly uniform distributions agree on, and what counts is
+its ``step_s``, the cost of a step whatever is accepted.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ def latency(run: LoadedRun) -> str:
             ]
         )  # fmt: skip
     columns = [
-        "variant", "input tokens", "TTFT ms", "first pair ms", "TPOT16 ms", "TPOT ms", "step ms", "tokens/step", "kept %",
-        "TTFT ÷ floor", "TPOT ÷ floor", "TTFT ×", "TPOT16 ×", "TPOT ×",
+        "variant", "input tokens", "TTFT ms", "first pair ms", "TPOT16 ms", "TPOT ms", "step ms", "tokens/step",
+        "kept %", "TTFT ÷ floor", "TPOT ÷ floor", "TTFT ×", "TPOT16 ×", "TPOT ×",
     ]  # fmt: skip
     return markdown(columns, rows)
 

@@ -92,7 +92,8 @@ def latency(result: dict[str, Any]) -> None:
         [
             [
                 r["variant"] if r.get("keep") is None else f"{r['variant']}, keep {r['keep']:g}",
-                r["input_tokens"], *(milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "tpot16", "tpot", "step")),
+                r["input_tokens"],
+                *(milliseconds(r.get(f"{m}_s"), statistic) for m in ("ttft", "tpot16", "tpot", "step")),
                 cell(r.get("tokens_per_step")), share(r.get("kept_share")), cell(r.get("ttft_over_floor")),
                 cell(r.get("tpot_over_floor")), times_faster(r, "ttft"), times_faster(r, tpot),
             ]
