@@ -98,6 +98,26 @@ class ThroughputRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="thro
     full_tokens: int = 0
 
 
+class MapRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="map"):
+    """One method in one cell of a map (bench/map.py): ``batch`` rows of ``context`` tokens each.
+
+    ``keep``: kept share that a pair method's context assumes. ``places``: backbone positions a row. ``memory_bytes``:
+    weights, caches and states. ``step_s``: seconds of each step that was timed, in order; empty where none was.
+    ``calls``: torch operators that one step dispatches. ``note``: why nothing was timed.
+    """
+
+    batch: int
+    context: int
+    method: str
+    keep: float | None = None
+    places: int = 0
+    memory_bytes: float = 0.0
+    fits: bool = True
+    step_s: list[float] = []
+    calls: int = 0
+    note: str = ""
+
+
 class Provenance(msgspec.Struct, kw_only=True):
     """Where a run came from. ``settings_hash``: of the resolved spec; ``seed``: the run's base seed.
 
@@ -118,7 +138,7 @@ class Provenance(msgspec.Struct, kw_only=True):
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """The header of a run folder. ``kind``: eval, compare, latency, ablate-threshold. ``spec``: resolved settings."""
+    """The header of a run folder. ``kind``: eval, compare, latency, map or ablate-threshold. ``spec``: resolved."""
 
     kind: str
     spec: dict[str, Any]
@@ -129,7 +149,7 @@ class Run(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
 
 
-Record = SampleRecord | LatencyRecord | ThroughputRecord
+Record = SampleRecord | LatencyRecord | ThroughputRecord | MapRecord
 R = TypeVar("R")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)

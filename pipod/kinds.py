@@ -6,6 +6,7 @@ KINDS = {
     "eval": "bench.compare:run_eval",
     "compare": "bench.compare:run",
     "latency": "bench.latency:run",
+    "map": "bench.map:run",
     "generate": "bench.generate:run",
     "draft-vocab": "bench.draft_vocab:run",
     "ablate-threshold": "ablations.threshold:run",
