@@ -51,8 +51,8 @@ def generate(model: Any, request: Request, decode: Decode | None = None) -> Samp
 
 class _Run:
     def __init__(self, model: Any, request: Request, decode: Decode | None) -> None:
-        if request.method.pairs != model.is_pipo:
-            raise BadInput(f"method {request.method.name!r} does not fit this model")
+        if request.method.pairs and not model.is_pipo:
+            raise BadInput(f"method {request.method.name!r} needs a PIPO model; this is a regular one")
         if request.stop and decode is None:
             raise BadInput("stop strings are found in text; give the oracle a decode function")
         self.model, self.request, self.decode, self.out = model, request, decode, Sample()

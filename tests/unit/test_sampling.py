@@ -70,8 +70,8 @@ def test_frequency_penalty_counts_every_time_and_adds_to_presence():
 
 @pytest.mark.parametrize("which", ["presence_penalty", "frequency_penalty"])
 def test_counts_are_needed_where_any_row_has_a_penalty(which):
-    assert Settings([Sampling(), Sampling(**{which: 0.1})], 8).penalty is not None
-    assert Settings([Sampling(), Sampling(temperature=0.5, top_k=2)], 8).penalty is None
+    assert Settings([Sampling(), Sampling(**{which: 0.1})], 8).counts
+    assert not Settings([Sampling(), Sampling(temperature=0.5, top_k=2)], 8).counts
 
 
 def test_min_p_leaves_out_what_is_unlikely_beside_the_best():
