@@ -1,7 +1,10 @@
-"""Speed of the torch engine on the lab's shapes: against ``transformers.generate``, and of its methods.
+"""Speed of the torch engine: against ``transformers.generate``, of its methods, against the floor, outside of torch.
 
 Ratios are medians over interleaved runs in one process, warm-up left out. Random weights: the time of a step does
-not depend on them, and end of sequence is ignored. Run: ``python -m bench.engine_speed --json``.
+not depend on them, and end of sequence is ignored. Run: ``python -m bench.engine_speed [--section NAME] [--json]``.
+
+Sections: ``generate`` (tokens per second against ``transformers``, lab's shape), ``first_token`` (regular over PIPO),
+``steps`` (all methods after a short prompt), ``floors`` (bench/speed_floors.py), ``outside`` (bench/profile.py).
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ from typing import Any
 import torch
 from transformers import Qwen3_5ForCausalLM
 
+from bench import profile, speed_floors
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method, Request, Sampling
 from pipo.lab.recipe import lab_config
 from pipo.model import PipoForCausalLM
 
 GREEDY = Sampling(temperature=0.0)
+SECTIONS = ("generate", "first_token", "steps", "floors", "outside")
 PAPER = Sampling(temperature=1.0, top_k=20, top_p=0.95, presence_penalty=1.5)
 
 
@@ -134,7 +139,8 @@ def step_times(models: dict[bool, PipoForCausalLM], batch: int, prompt: int, ste
     """Milliseconds of one step of each method, wall and CPU time, methods taking turns; the first steps left out."""
     methods = [Method("regular"), Method("mtp"), Method("eagle"), Method("pipo", threshold=0.0),
                Method("random", keep_rate=0.5)]  # fmt: skip
-    engines = {m.name: TorchEngine(models[m.pairs]) for m in methods}
+    room = prompt + speed_floors.MOST_TOKENS * (steps + 10)
+    engines = {m.name: TorchEngine(models[m.pairs], max_batch=batch, context=room) for m in methods}
     wall: dict[str, list[float]] = {m.name: [] for m in methods}
     cpu: dict[str, list[float]] = {m.name: [] for m in methods}
     tokens = dict.fromkeys(wall, 0)
@@ -164,37 +170,74 @@ def step_times(models: dict[bool, PipoForCausalLM], batch: int, prompt: int, ste
     }
 
 
+def measure(section: str, args: argparse.Namespace) -> Any:
+    """One section's result, as plain values."""
+    if section == "floors":
+        return speed_floors.floors(
+            args.device, batches=speed_floors.BATCHES, context=args.context, rounds=args.trials, steps=args.steps
+        )
+    if section == "outside":
+        return profile.outside(steps=args.steps)
+    regular, pipo = lab_model(False), lab_model(True)
+    if section == "steps":
+        return [step_times({False: regular, True: pipo}, b, 128, 4 * args.steps) for b in (1, 16)]
+    if section == "first_token":
+        one, two = (TorchEngine(m, max_batch=1, context=args.length + 64) for m in (regular, pipo))
+        return first_token(one, two, args.length, args.trials)
+    engine, twin = TorchEngine(regular, context=256), hf_twin(regular)
+    return [against_generate(engine, twin, b, s, args.trials) for b in (1, 32) for s in (GREEDY, PAPER)]
+
+
+def say(section: str, found: Any) -> list[str]:
+    """A section's result as lines."""
+    if section == "generate":
+        return [
+            f"batch {g['batch']:>2}, {g['sampling']}: engine {g['engine_tokens_per_s']} tokens/s, "
+            f"generate {g['generate_tokens_per_s']}, ratio {g['ratio']}"
+            for g in found
+        ]
+    if section == "steps":
+        return [
+            f"batch {s['batch']}: " + ", ".join(f"{k} {v['step_ms']} ms" for k, v in s["methods"].items())
+            for s in found
+        ]
+    if section == "outside":
+        return [
+            f"{name}: step {m['step_ms']} ms, within torch {m['torch_ms']}, outside {100 * m['outside']:.0f} to "
+            f"{100 * m['outside_profiled']:.0f} %"
+            for name, m in found["methods"].items()
+        ]
+    if section == "floors":
+        return [f"machine: {found['machine']}"] + [
+            f"{s['shape']}, batch {s['batch']:>2}, {name}: step {m['step_ms']} ms, floor {m['floor_ms']}, over floor "
+            f"{m['over_floor']}; times regular {m['step_ratio']}, by the floor {m['floor_ratio']}, quotient "
+            f"{m['quotient']}"
+            for s in found["shapes"]
+            for name, m in s["methods"].items()
+        ]
+    return [str(found)]
+
+
 def main() -> None:
     """Print the measurements, as JSON or as lines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--section", choices=SECTIONS, action="append", help="repeat; all of them by default")
+    parser.add_argument("--trials", type=int, default=5, help="rounds of interleaved runs")
+    parser.add_argument("--steps", type=int, default=10, help="steps a turn")
     parser.add_argument("--length", type=int, default=8192, help="prompt tokens of the first-token measurement")
+    parser.add_argument("--context", type=int, default=512, help="tokens before the steps of floors")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of floors; all else is on the CPU")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    regular, pipo = lab_model(False), lab_model(True)
-    engines = {False: TorchEngine(regular), True: TorchEngine(pipo)}
-    twin = hf_twin(regular)
-    result = {
-        "threads": args.threads,
-        "generate": [
-            against_generate(engines[False], twin, b, s, args.trials) for b in (1, 16) for s in (GREEDY, PAPER)
-        ],
-        "first_token": first_token(engines[False], engines[True], args.length, args.trials),
-        "steps": [step_times({False: regular, True: pipo}, b, 128, 40) for b in (1, 16)],
-    }
+    result: dict[str, Any] = {"threads": args.threads}
+    for section in args.section or SECTIONS:
+        result[section] = measure(section, args)
+        if not args.json:
+            print(f"{section}:", *say(section, result[section]), sep="\n  ", flush=True)
     if args.json:
         print(json.dumps(result, indent=1))
-        return
-    for g in result["generate"]:  # type: ignore[attr-defined]
-        print(
-            f"batch {g['batch']:>2}, {g['sampling']}: engine {g['engine_tokens_per_s']} tokens/s, "
-            f"generate {g['generate_tokens_per_s']}, ratio {g['ratio']}"
-        )
-    print(result["first_token"])
-    for s in result["steps"]:  # type: ignore[attr-defined]
-        print(f"batch {s['batch']}: " + ", ".join(f"{k} {v['step_ms']} ms" for k, v in s["methods"].items()))
 
 
 if __name__ == "__main__":
