@@ -59,7 +59,7 @@ summary.json of ``latency`` (made in bench/latency_summary.py)::
               tokens_per_step), "ttft_over_floor", "tpot_over_floor" (by ``statistic`` and ``tpot``)}]
     ratios  [{"variant", "keep", "reference", "input_tokens", "metric" ("ttft" | "first_pair" | "tpot16" | "tpot"),
               "value" (reference over variant, of medians or means: above 1 is faster), "low", "high" (95%: paired
-              bootstrap over trials for medians, Student t over trials for means)}]
+              bootstrap over trials for medians, Student t over trials for means)}]; on a shape none of tpot for eagle
     floor   [{"variant", "keep", "input_tokens", "ttft_allowed", "ttft_measured", "ttft_reached" (measured over
               allowed), "tpot_allowed", "tpot_measured", "tpot_reached"}]: reference over variant, of the floors
               (bench/roofline.py) and as measured

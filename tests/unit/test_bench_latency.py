@@ -96,6 +96,7 @@ def test_a_shape_runs_all_methods_on_one_random_model(tmp_path: Path, measured: 
     assert (summary["shape"], summary["statistic"], summary["tpot"], summary["trials"]) == ("lab", "mean", "tpot16", 2)
     for r in rows.values():
         assert r["tpot_over_floor"] == r["tpot16_s"]["mean"] / r["tpot_floor_s"]
+    assert {r["metric"] for r in summary["ratios"] if r["variant"] == "eagle"} == {"ttft", "first_pair"}
     ratio = next(r for r in summary["ratios"] if (r["variant"], r["metric"]) == ("mtp", "tpot16"))
     assert ratio["value"] == pytest.approx(rows["regular"]["tpot16_s"]["mean"] / rows["mtp"]["tpot16_s"]["mean"])
 
