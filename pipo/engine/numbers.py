@@ -21,7 +21,7 @@ class Numbers:
 
     def at(self, place_n: np.ndarray, count: int) -> np.ndarray:
         """Numbers [n, count, purposes] of the ``count`` places of each row from ``place`` [n] on; count <= PLACES."""
-        for i in np.flatnonzero(place_n + count > self.start + PLACES):
+        for i in np.flatnonzero((place_n < self.start) | (place_n + count > self.start + PLACES)):
             self.start[i] = place_n[i]
             numbers = uniforms(self.seeds[i], int(place_n[i]) * len(Purpose), PLACES * len(Purpose))
             self.block[i] = np.reshape(numbers, (PLACES, len(Purpose)))

@@ -201,8 +201,9 @@ class TorchEngine:
         """Waiting requests of the long prompt that can have a row now."""
         assert self._long is not None
         one = shared(self._long.request)
-        free = self._free() or int(self._long.row == self._end())  # its own row, where that is the only one left
-        return [p for p in self._waiting if shared(p.request) == one][:free]
+        members = [p for p in self._waiting if shared(p.request) == one]
+        last = self.plan.rows == 1 or len(members) == 1  # who may take the prompt's own row: nobody reads it after
+        return members[: self._free() or int(last and self._long.row == self._end())]
 
     def _end(self) -> int:
         return sum(b.n for b in self._batches.values())
