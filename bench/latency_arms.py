@@ -31,7 +31,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 FORCED = (1.0, 0.8)
 FORCED_ON_SHAPES = (1.0, 0.8, 0.335)  # 0.335: the paper's own operating point, at threshold 0.95
-DTYPES = ("float32", "bfloat16")
 ROOM = 8  # backbone places of an engine made for a shape beyond prompt and output
 
 

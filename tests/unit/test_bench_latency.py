@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from bench import generate, latency, record
+from bench import generate, latency, latency_arms, record
+from bench.latency_models import check_room
 from bench.machine import Machine
-from bench.record import LatencyRecord
+from bench.record import LatencyRecord, Variant
+from pipo.engine.types import Method
 from pipo.errors import BadInput, Cancelled
 from tests.unit.bench_jobs import WORDS, Context, make_home, spec
 
@@ -117,6 +120,31 @@ def test_prompts_beyond_the_model_are_refused_before_anything_runs(home: Path, t
     assert not (tmp_path / "records.jsonl").exists()
     with pytest.raises(BadInput, match="do not fit into the 262144 positions of shape 'lab'"):
         latency.run({"shape": "lab", "input_lengths": [262_140]}, Context(tmp_path))
+
+
+class ManyRows:
+    """An engine whose plan holds 4 rows, or one that is wider."""
+
+    def __init__(self, positions: int) -> None:
+        self.max_batch, self.plan = 4, SimpleNamespace(context=64)
+        self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
+
+    def resize(self, *, max_batch: int) -> None:
+        self.max_batch, self.plan = max_batch, SimpleNamespace(context=256)
+
+
+def test_an_engine_gives_up_rows_for_a_long_prompt() -> None:
+    (arm,) = latency_arms.arms_of([Variant("regular", "m", Method("regular"))], [])
+    short, long, longer = (latency.LatencySpec(input_lengths=[n], tokens=16) for n in (48, 49, 241))
+    engine = ManyRows(positions=1024)
+    check_room(arm, engine, short)
+    assert engine.max_batch == 4
+    check_room(arm, engine, long)
+    assert engine.max_batch == 1
+    with pytest.raises(BadInput, match="needs 257 places for 241 prompt tokens.*the memory leaves a row 256"):
+        check_room(arm, engine, longer)
+    pairs = latency_arms.arms_of([Variant("pipo", "m", Method("pipo"))], [])[0]
+    check_room(pairs, engine, longer)
 
 
 @pytest.mark.parametrize(
