@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from bench import generate
 from bench.generate import Pieces
 from pipo.errors import BadInput
+from tests.unit.bench_jobs import WORDS, Context, make_home
 
 
 class Letters:
@@ -58,6 +60,69 @@ def test_pieces_together_are_the_text(stops: tuple[str, ...]):
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(BadInput, match="stop string is empty"):
         generate.GenerateSpec(model="m", prompt="p", stop=["a", ""])
+
+
+# The job
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+METHODS = {
+    "regular": {"name": "regular"}, "mtp": {"name": "mtp"}, "eagle": {"name": "eagle", "depth": 2},
+    "pipo": {"name": "pipo", "threshold": 0.5}, "random": {"name": "random", "keep_rate": 0.5},
+}  # fmt: skip
+
+
+def run(home: Path, folder: Path, method: str, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The job's result and its token events."""
+    ctx = Context(folder)
+    model = home / ("pipo" if method in ("pipo", "random") else "regular")
+    asked = {"model": str(model), "prompt": " ".join(WORDS), "method": METHODS[method], "seed": 3, "max_tokens": 12}
+    result = generate.run({**asked, **more}, ctx)
+    return result, [data for event, data in ctx.events if event == "token"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stop_string_ends_the_sample_and_is_left_out(method: str, home: Path, tmp_path: Path):
+    whole, _ = run(home, tmp_path, method)
+    words = whole["text"].split()
+    for stop in (f"{words[3]} {words[4]}", words[6], f"{words[5]} ", " "):
+        result, events = run(home, tmp_path, method, stop=[stop, "never there"])
+        assert result["finish"] == "stop" and result["text"] == whole["text"][: whole["text"].index(stop)]
+        assert "".join(e["text"] for e in events) == result["text"]
+        assert result["tokens"] < whole["tokens"] == 12
+    result, events = run(home, tmp_path, method, stop=["never there"])
+    assert result["finish"] == whole["finish"] and result["text"] == whole["text"]
+    assert "".join(e["text"] for e in events) == whole["text"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_log_probabilities_come_with_each_token_and_in_the_result(method: str, home: Path, tmp_path: Path):
+    plain, events = run(home, tmp_path, method)
+    assert "logprobs" not in plain and all("logprobs" not in e for e in events)
+    result, events = run(home, tmp_path, method, logprobs=2)
+    assert result["text"] == plain["text"] and len(result["logprobs"]) == result["tokens"]
+    assert [x for e in events if e["kept"] is not False for x in e["logprobs"]] == result["logprobs"]
+    for known in result["logprobs"]:
+        assert set(known) == {"token", "text", "logprob", "top"} and known["logprob"] <= known["top"][0]["logprob"]
+        assert [set(x) for x in known["top"]] == [{"token", "text", "logprob"}] * 2
+        assert known["top"][0]["logprob"] >= known["top"][1]["logprob"]
+    assert [x["text"] for x in result["logprobs"] if x["token"] > 2 and x["text"]] == result["text"].split()
+    rejected = [e for e in events if e["kept"] is False]
+    assert all(len(e["logprobs"]) == (method in ("pipo", "random")) for e in rejected)
+    assert all(not e["logprobs"][0]["top"] for e in rejected if e["logprobs"])
+
+
+def test_settings_of_the_request_are_refused_by_name(home: Path, tmp_path: Path):
+    with pytest.raises(BadInput, match=r"logprobs 101 must lie in \[0, 100\]"):
+        run(home, tmp_path, "regular", logprobs=101)
+    with pytest.raises(BadInput, match="stop string is empty"):
+        run(home, tmp_path, "regular", stop=[""])
+    with pytest.raises(BadInput, match="min_p 2"):
+        run(home, tmp_path, "regular", sampling={"min_p": 2})
 
 
 # The command
