@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipo.cli import bench_map as _map
 from pipo.cli import options as o
 
 app = typer.Typer(help="Compare methods: quality and speed, or latency.", no_args_is_help=True)
@@ -100,3 +101,6 @@ def latency(
         seed=seed,
     )
     run_job("latency", spec, as_json=json, detach=detach, show=show)
+
+
+app.command("map")(_map.map_)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipo.cli.bench_map import show as map_
 from pipo.cli.output import cell, print_table
 
 ALL_TASKS = "overall"
@@ -136,7 +137,7 @@ def plain(result: dict[str, Any]) -> None:
         print(f"{key.replace('_', ' ')}: {text}")
 
 
-BY_KIND = {"compare": compare, "eval": compare, "latency": latency, "ablate-threshold": threshold}
+BY_KIND = {"compare": compare, "eval": compare, "latency": latency, "map": map_, "ablate-threshold": threshold}
 
 
 def for_kind(kind: str) -> Any:

@@ -86,7 +86,9 @@ def _chain(f: Frame, k: int) -> Chain:
     d_NH = fw.mtp_step(f.w, f.arena, f.embed(next_nS).flatten(0, 1), f.carry["hidden"].flatten(0, 1), plan)
     d_nH = d_NH.view(n, S, -1)[torch.arange(n, device=count_n.device), count_n - 1]
     everything, counts = f.counts, [] if f.counts is None else [f.counts]
-    ids, index, q = [], [], []
+    ids: list[Tensor] = []
+    index: list[Tensor] = []
+    q: list[Tensor | None] = []
     for j in range(k):
         if j:
             d_nH = fw.mtp_step(f.w, f.arena, f.embed(ids[-1]), d_nH, f.plan(f.pos - 1 + j, 1, f.length + j))

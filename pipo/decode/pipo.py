@@ -46,9 +46,9 @@ def _tell_first(read: Read) -> list[Outcome]:
 
 
 def _tell_pair(read: Read) -> list[Outcome]:
-    confidences = read.confidence or [None] * len(read.ids)
     out = []
-    for i, ((a, b, kept), c) in enumerate(zip(read.ids, confidences, strict=True)):
+    for i, (a, b, kept) in enumerate(read.ids):
+        c = None if read.confidence is None else read.confidence[i]
         scores: tuple[Logprob, ...] = read.logprob(i, 0, 2)
         draft = Draft(b, bool(kept), c, scores[1].logprob if scores else None)
         out.append(Outcome((a, b) if kept else (a,), (draft,), pair=True, logprobs=scores))

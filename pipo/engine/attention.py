@@ -9,6 +9,7 @@ D head size.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from pipo.engine.cache import KV, Plan
 
 
+@cache
 def flash(device: torch.device, dtype: torch.dtype) -> Any:
     """flash-attn's function over a key cache, or None where it cannot be used."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or find_spec("flash_attn") is None:

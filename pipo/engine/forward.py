@@ -194,8 +194,8 @@ def _attention_prefill(a: Attention, kv: KV, x_NH: Tensor, c: Chunk) -> Tensor:
     if c.start == 0:
         o = attend_fresh(q, k, v)
     else:
-        old = (rows_of(t, c.first, 1, c.start, a.kv_heads)[0].transpose(0, 1) for t in (kv.k, kv.v))
-        o = attend_chunk(q[0], *old, k[0], v[0])[None]
+        k_old, v_old = (rows_of(t, c.first, 1, c.start, a.kv_heads)[0].transpose(0, 1) for t in (kv.k, kv.v))
+        o = attend_chunk(q[0], k_old, v_old, k[0], v[0])[None]
     return _out(a, x_NH, o.transpose(1, 2).reshape(n * T, -1), p)
 
 

@@ -87,11 +87,12 @@ class Graphs:
         for name, static in tensors(recorded.frame).items():
             static.copy_(given[name])
         if recorded.graph is None:
-            drawn = method(recorded.frame)
+            recorded.drawn = method(recorded.frame)
         else:
             recorded.graph.replay()
-            drawn = recorded.drawn
-        if f.counts is not None:
+        drawn = recorded.drawn
+        assert drawn is not None
+        if f.counts is not None and recorded.frame.counts is not None:
             f.counts.copy_(recorded.frame.counts[:n])
         return Drawn(
             {k: t[:n].clone() for k, t in drawn.carry.items()}, drawn.ids[:n], drawn.tell,

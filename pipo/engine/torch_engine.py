@@ -53,7 +53,7 @@ class TorchEngine:
         max_batch: int = 64,
         context: int | None = None,
         memory: int | None = None,
-        chunk: int = 2048,
+        chunk: int = 4096,
         decode: Decode | None = None,
         mixed: bool = False,
         graphs: bool | None = None,
@@ -62,7 +62,7 @@ class TorchEngine:
             raise BadInput(f"chunk {chunk} must be at least 1 place")
         self.model, self.chunk, self.decode, self.mixed = model, chunk, decode, mixed
         self.submitted: dict[str, float] = {}
-        self._wanted = {"max_batch": max_batch, "context": context, "memory": memory}
+        self._wanted: dict[str, Any] = {"max_batch": max_batch, "context": context, "memory": memory}
         self._record = (model.device.type == "cuda") if graphs is None else graphs
         self._waiting: deque[Progress] = deque()
         self._groups: dict[str, tuple[int, ...]] = {}  # prompts of the groups that wait
@@ -106,7 +106,7 @@ class TorchEngine:
         """Make another memory plan; not while requests run. BadInput where it does not fit (the old one stays)."""
         self._idle("the memory plan cannot change")
         wanted = {**self._wanted, "max_batch": max_batch or self.max_batch, "context": context}
-        make_plan(self.weights, self.model.config.max_position_embeddings, **wanted)  # type: ignore[arg-type]
+        make_plan(self.weights, self.model.config.max_position_embeddings, **wanted)
         self._wanted = wanted
         self._arrange()
 
