@@ -119,6 +119,7 @@ class Generation:
         self.traces: dict[str, Trace] = {}
         self.open: dict[str, tuple[Item, int, int, dict[int, str]]] = {}  # item id -> item, prompt length, left, ids
         self.where: dict[str, tuple[str, int]] = {}  # request id -> item id, sample
+        self.refused: list[Event] = []  # requests that the engine did not take
         self.running = self.steps = 0
         self._new_stretch()
 
@@ -148,8 +149,13 @@ class Generation:
                 id=request_id, prompt=prompt, method=self.variant.method, sampling=self.sampling, group=group,
                 seed=sample_seed(self.seed, self.task.name, item.id, sample), max_slots=self.task.budgets["loose"],
             )  # fmt: skip
-            self.engine.submit(request)
-            self.traces[request_id] = Trace(self.engine.submitted[request_id], self.variant.method)
+            try:
+                self.engine.submit(request)
+                submitted = self.engine.submitted[request_id]
+            except BadInput as e:  # too long for the model or the memory plan, say: this sample fails, the rest goes on
+                submitted = time.perf_counter()
+                self.refused.append(Event(request_id=request_id, time=submitted, finish="failed", error=str(e)))
+            self.traces[request_id] = Trace(submitted, self.variant.method)
             self.where[request_id] = (item.id, sample)
             self.running += 1
         self.open[item.id] = (item, len(prompt), self.k, ids)
@@ -158,7 +164,8 @@ class Generation:
         """One engine step; returns items finished and tokens made."""
         full = self.running + self.k > self.batch
         start = time.perf_counter()
-        events = self.engine.step()
+        events = self.refused + self.engine.step()
+        self.refused = []
         done: list[str] = []
         tokens = 0
         for event in events:

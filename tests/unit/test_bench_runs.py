@@ -231,3 +231,16 @@ def test_a_prompt_of_unknown_words_is_refused(home: Path, tmp_path: Path) -> Non
     path.write_text('{"prompt": "what is the capital of France", "answer": "Paris"}\n')
     with pytest.raises(BadInput, match="tokens of odd/1 are unknown to the model's tokenizer"):
         compare.run({**spec(home, "regular"), "tasks": [str(path)]}, Context(tmp_path / "run"))
+
+
+def test_an_item_that_cannot_fit_fails_and_the_rest_goes_on(home: Path, tmp_path: Path) -> None:
+    rows = [{"id": f"i{n}", "prompt": " ".join(["chain", "a", "="] * length), "answer": "2"}
+            for n, length in enumerate((3, 2000, 5))]  # fmt: skip
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "task.toml").write_text('name = "toy"\nfile = "items.jsonl"\n[budgets]\ntight = 6\nloose = 12\n')
+    asked = {**spec(home, "regular"), "tasks": [str(tmp_path / "task.toml")]}
+    summary = compare.run(asked, Context(tmp_path / "run"))
+    (row,) = [r for r in summary["rows"] if (r["task"], r["budget"]) == ("toy", "loose")]
+    assert (row["failed"], row["samples"]) == (K, 3 * K)
+    assert "the prompt has 6000 tokens, the model 4096 positions" in summary["failures"][0]["error"]
+    assert {r["item"] for r in samples(tmp_path / "run") if r["finish"] != "failed"} == {"i0", "i2"}
