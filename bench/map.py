@@ -21,12 +21,12 @@ summary.json of ``map``::
               "prefill_floor_s" (least time to the first token of prompts that long),
               "calls" (torch operators a step; None where not counted), "calls_floor_s" (floor_s and the calls' time),
               "step_s" ({"p10", "p50", "p90"} or None), "tokens_s" (measured, or None), "ratio" ({"value", "low",
-              "high"}: tokens a second over regular's, 95% bootstrap over steps; or None), "over_floor" (median step
+              "high"}: tokens a second over regular's, 95% bootstrap over turns; or None), "over_floor" (median step
               over floor_s; None for an ideal machine), "note" (why nothing was timed, or "")}]
     cells   [{"batch", "context", "keep", "accepted", "floor": {...}, "measured": {...} or None}] where each side is
              {"winner" (method, or None where none fits), "ratio" (winner's tokens/s over regular's; None where regular
               does not fit), "lead" (over the second; None where there is none), "settled" (bool: by floor always; as
-              measured where the lead's 95% interval, a bootstrap over steps, lies above 1)}
+              measured where the lead's 95% interval, a bootstrap over turns, lies above 1)}
 
 Unverified mtp is in the rows and in no contest: it keeps every draft unseen, so beside a kept share below 1 its text is
 another one, and the winner would be whoever checks least.
@@ -44,7 +44,7 @@ import torch
 from bench import footprint, loading, machine, map_summary, provenance, record
 from bench.footprint import Shapes
 from bench.machine import Machine
-from bench.map_arms import Arm, arms_of
+from bench.map_arms import BURST, Arm, arms_of
 from bench.record import MapRecord, Run
 from bench.runner import clean_exit
 from bench.shapes import random_model, shape_config
@@ -52,7 +52,6 @@ from pipo.engine.types import Request
 from pipo.errors import BadInput, JobFailed
 from pipo.jobs import JobContext
 
-BURST = 4  # steps timed in a row before the next method has its turn
 WARM = 2  # steps of a turn that do not count
 SMALL = 64  # places of a plan that takes next to nothing
 MEASURE = "measure"

@@ -6,6 +6,8 @@ import msgspec
 
 from pipo.engine.types import Method
 
+BURST = 4  # steps timed in a row before the next method has its turn
+
 
 class Arm(msgspec.Struct, frozen=True):
     """A method that is timed; pair methods once for each kept share, since their contexts differ in length."""

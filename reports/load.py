@@ -11,8 +11,8 @@ import msgspec
 from bench.record import SCHEMA, Run, read, read_run
 from pipo.errors import BadInput, BadRecord
 
-COMPARE, LATENCY, THRESHOLD = "compare", "latency", "ablate-threshold"
-KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", THRESHOLD: "points"}
+COMPARE, LATENCY, MAP, THRESHOLD = "compare", "latency", "map", "ablate-threshold"
+KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", MAP: "rows", THRESHOLD: "points"}
 ALL_TASKS = "overall"
 BUDGETS = ("tight", "loose")
 
@@ -31,7 +31,7 @@ class LoadedRun(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of a comparison or latency run, points of an ablation."""
+        """Rows of a comparison, latency run or map, points of an ablation."""
         rows: list[dict[str, Any]] = self.summary[KINDS[self.run.kind]]
         return rows
 
@@ -83,8 +83,8 @@ def _summary(folder: Path, needed: str) -> dict[str, Any]:
 
 
 def load_all(folders: list[Path]) -> list[LoadedRun]:
-    """All runs, comparisons first, then latency, then ablations. Raises BadInput where none is named, else as load."""
+    """All runs: comparisons, latency, maps, ablations. Raises BadInput where none is named, else as load."""
     if not folders:
         raise BadInput("no run folder to report on; name at least one, or run `pipo bench compare` first")
     runs = [load(folder) for folder in dict.fromkeys(Path(f).absolute() for f in folders)]
-    return sorted(runs, key=lambda r: (COMPARE, LATENCY, THRESHOLD).index(r.kind))
+    return sorted(runs, key=lambda r: (COMPARE, LATENCY, MAP, THRESHOLD).index(r.kind))

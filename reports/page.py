@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from reports import map as maps
 from reports import tables
-from reports.load import ALL_TASKS, BUDGETS, COMPARE, LATENCY, LoadedRun
+from reports.load import ALL_TASKS, BUDGETS, COMPARE, LATENCY, MAP, LoadedRun
 from reports.paper import paper
 from reports.text import listed, markdown
 from reports.verdict import answers
@@ -40,9 +41,10 @@ def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
         _what(runs),
         "## In short: does it pay?",
         *answers(runs),
+        *(maps.answer(run) for run in runs if run.kind == MAP),
     ]
     for i, run in enumerate(runs):
-        section = {COMPARE: _comparison, LATENCY: _latency}.get(run.kind, _threshold)
+        section = {COMPARE: _comparison, LATENCY: _latency, MAP: maps.section}.get(run.kind, _threshold)
         parts += section(run, figures.get(i, []))
     parts += ["## How to read this", GUIDE, "## Where the numbers come from"]
     parts += [_provenance(run) for run in runs]
@@ -59,6 +61,8 @@ def _what(runs: list[LoadedRun]) -> str:
             items = run.summary.get("items") or {}
             tasks = listed([f"{task} ({items.get(task, '?')} items)" for task in run.tasks])
             lines.append(f"Compared on {tasks}, {run.k} samples an item: {listed(names)}.")
+        elif run.kind == MAP:
+            lines.append(maps.what(run))
         elif run.kind == LATENCY:
             lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
             shape = run.summary.get("shape")
