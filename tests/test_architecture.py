@@ -130,7 +130,10 @@ def test_imported_libraries_are_declared() -> None:
     metadata = project()["project"]
     rows = metadata["dependencies"] + [r for rows in metadata["optional-dependencies"].values() for r in rows]
     declared = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in rows}
-    known_as = {"zmq": "pyzmq", "swift": "ms-swift", "yaml": "pyyaml"}
+    known_as = {
+        "zmq": "pyzmq", "swift": "ms-swift", "yaml": "pyyaml", "fla": "flash-linear-attention",
+        "flash_attn": "flash-attn",
+    }  # fmt: skip
     for file, tree in parsed(*PACKAGES):
         for node in ast.walk(tree):
             modules = []

@@ -84,7 +84,7 @@ def describe(name: str, folder: Path) -> dict[str, Any]:
         row["kind"] = "pipo" if config.get("compressor_type", text.get("compressor_type")) else "regular"
         row["layers"], row["hidden"] = text.get("num_hidden_layers"), text.get("hidden_size")
         row["model_type"] = text.get("model_type")
-        row["parameters"] = sum(count_parameters(file) for file in sorted(folder.glob("*.safetensors"))) or None
+        row["parameters"] = sum(count_parameters(file) for file in sorted(folder.glob("model*.safetensors"))) or None
         if row["parameters"] is None:
             row["problem"] = "no safetensors weights"
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as e:

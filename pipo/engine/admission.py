@@ -20,10 +20,9 @@ from pipo.engine import forward as fw
 from pipo.engine.cache import Arena
 from pipo.engine.commit import Progress
 from pipo.engine.frame import Decoder
+from pipo.engine.rows import Key
 from pipo.engine.types import Request
 from pipo.engine.weights import Weights
-
-Key = tuple[str, int]
 
 
 def key_of(r: Request) -> Key:

@@ -23,7 +23,7 @@ from pipo.engine.weights import Weights
 
 
 class Batch:
-    """Rows ``first`` .. ``first + n - 1`` of the arena, all of one method. ``carry``: tensors of the method, row first."""
+    """Rows ``first`` .. ``first + n - 1`` of the arena, of one method. ``carry``: the method's tensors, row first."""
 
     def __init__(self, w: Weights, arena: Arena, decoder: Decoder, rows: list[Progress], first: int) -> None:
         self.w, self.arena, self.decoder, self.rows, self.first = w, arena, decoder, rows, first

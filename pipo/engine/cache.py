@@ -68,7 +68,7 @@ class State:
 
 
 class Arena:
-    """All rows' caches. ``lens`` [R]: committed places of each row, on the host; the MTP layer is the last of ``kv``."""
+    """All rows' caches. ``lens`` [R]: committed places of each row, on the host; last of ``kv`` is the MTP layer."""
 
     def __init__(self, w: Weights, plan: MemoryPlan) -> None:
         self.w, self.plan = w, plan

@@ -39,7 +39,7 @@ class Limits(NamedTuple):
 
 
 class Progress:
-    """How far one request is. ``announced``: the end that the first token of the current pair brought, once it is out."""
+    """How far one request is. ``announced``: the end that the current pair's first token brought, once it is out."""
 
     __slots__ = ("request", "limits", "slots", "tokens", "announced", "stop", "finish")
 
@@ -116,6 +116,8 @@ def _commit_tokens(row: Progress, outcome: Outcome, now: float) -> Event:
 def _commit_pair(row: Progress, outcome: Outcome, now: float) -> Event:
     limits, announced = row.limits, row.announced
     first, second, drafts = outcome.tokens[0], outcome.tokens[1:], outcome.drafts
+    if outcome.logprobs and row.request.logprobs is None:  # a batch mate asked for them
+        drafts = tuple(Draft(d.id, d.kept, d.confidence) for d in drafts)
     end = row.end(first) if announced is None else announced.end
     before = row.tokens - (announced is not None)
     if end is not None or before + 1 >= limits.tokens:

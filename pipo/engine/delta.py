@@ -36,7 +36,8 @@ def few(rec: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor, S: int) -> 
         qk: [n*S, 2 Hv, Dk] unit vectors; ``v`` [n*S, Hv Dv]; ``g`` (log decay) and ``beta`` [n*S, Hv].
 
     Returns:
-        outputs [n*S, Hv, Dv] (unscaled query), keys [B, S, Dk], written values u [B, S, Dv], cumulated log decay [B, S].
+        outputs [n*S, Hv, Dv] (unscaled query), keys [B, S, Dk], written values u [B, S, Dv], cumulated log decay
+        [B, S].
     """
     n, heads, Dk, Dv = rec.shape
     x = qk.view(n, S, 2, heads, Dk).permute(0, 3, 2, 1, 4).reshape(n * heads, 2 * S, Dk)

@@ -153,7 +153,7 @@ def mtp_step(w: Weights, arena: Arena, embed_NH: Tensor, hidden_NH: Tensor, plan
 class Chunk(NamedTuple):
     """Places start .. start+T-1 of the n prompts in the rows from ``first`` on; more than one row only at start 0.
 
-    ``lens``: real places of each row within the chunk (right padding beyond). ``real``: [n, T, 1], None without padding.
+    ``lens``: real places of each row within the chunk (right padding beyond). ``real``: [n, T, 1]; None: no padding.
     """
 
     first: int

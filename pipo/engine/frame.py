@@ -37,7 +37,7 @@ class Read(NamedTuple):
 
 @dataclass(slots=True)
 class Drawn:
-    """What one pass drew. ``carry``: kept for the next step, row first. ``ids`` [n, m]: read back, as ``confidence`` [n].
+    """What one pass drew. ``carry``: kept for the next step, row first. ``ids`` [n, m], ``confidence`` [n]: read back.
 
     ``scored``: logits [n, V] (or over the draft vocabulary) and the ids [n] taken from them, for log-probabilities.
     """
@@ -53,8 +53,8 @@ class Drawn:
 class Decoder:
     """A decoding method as the engine sees it: a row of the table in ``pipo.decode.table``.
 
-    ``first`` runs once after the prefill of new rows, on their last hiddens [n, H]; it yields what it drew as soon as it
-    is known. ``step`` runs at every step. ``mtp``: fill the MTP cache at prefill.
+    ``first`` runs once after the prefill of new rows, on their last hiddens [n, H]; it yields what it drew as soon as
+    it is known. ``step`` runs at every step. ``mtp``: fill the MTP cache at prefill.
     """
 
     first: Callable[[Frame, Tensor], Iterator[Drawn]]
@@ -67,9 +67,9 @@ class Decoder:
 class Frame:
     """Rows first .. first+n-1 of the arena before a step.
 
-    ``pos`` [n]: committed places. ``length``: the most of them, ``ragged``: whether they differ. ``u`` [n, W, 4]: uniform
-    numbers of the next W generated places by purpose. ``counts`` [n, V]: how often each id was generated, where any row
-    has a penalty on that.
+    ``pos`` [n]: committed places. ``length``: the most of them, ``ragged``: whether they differ. ``u`` [n, W, 4]:
+    uniform numbers of the next W generated places by purpose. ``counts`` [n, V]: how often each id was generated, where
+    any row has a penalty on that.
     """
 
     w: Weights

@@ -62,7 +62,7 @@ def _room(r: Request, positions: int, plan: MemoryPlan) -> int:
     asked = min(r.max_slots or NO_LIMIT, r.max_tokens or NO_LIMIT, room)
     if places + asked > plan.context:
         raise BadInput(
-            f"{places} prompt {unit} and up to {asked} slots need {places + asked} places, a row of the memory plan has "
-            f"{plan.context}; ask for less, or give the engine fewer rows ({plan.rows} now) or more memory"
+            f"{places} prompt {unit} and up to {asked} slots need {places + asked} places, a row of the memory plan "
+            f"has {plan.context}; ask for less, or give the engine fewer rows ({plan.rows} now) or more memory"
         )
     return room

@@ -61,7 +61,7 @@ def state_bytes(w: Weights) -> int:
 
 
 def make_plan(w: Weights, positions: int, max_batch: int, context: int | None, memory: int | None) -> MemoryPlan:
-    """Rows and places for a model of ``positions``; without ``context`` what fits into ``memory`` (default: free_memory).
+    """Rows and places for a model of ``positions``; without ``context`` what ``memory`` (default: free_memory) holds.
 
     Raises:
         BadInput: rows or context below 1, context beyond the model's positions, or more than the memory holds.

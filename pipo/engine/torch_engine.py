@@ -23,6 +23,7 @@ from pipo.engine.graphs import Graphs
 from pipo.engine.layout import make_weights
 from pipo.engine.limits import check
 from pipo.engine.plan import MemoryPlan, make_plan
+from pipo.engine.rows import Rows
 from pipo.engine.stops import Decode, StopFinder
 from pipo.engine.types import Event, Request
 from pipo.errors import BadInput
@@ -66,7 +67,7 @@ class TorchEngine:
         self._record = (model.device.type == "cuda") if graphs is None else graphs
         self._waiting: deque[Progress] = deque()
         self._groups: dict[str, tuple[int, ...]] = {}  # prompts of the groups that wait
-        self._batches: dict[tuple[str, int], Batch] = {}  # in the order of their rows
+        self._rows = Rows()
         self._long: Long | None = None
         self._live: dict[str, Progress] = {}
         self._cancelled: set[str] = set()
@@ -139,7 +140,7 @@ class TorchEngine:
         if self._prefilled:
             events += self._prefill()
         else:
-            for batch in self._batches.values():
+            for batch in self._rows.batches.values():
                 events += self._decode(batch)
         self._retire(events)
         return events
@@ -178,7 +179,7 @@ class TorchEngine:
             self.submit(request)
             progress = self._waiting.pop()
             hidden = torch.randn(1, self.weights.embed.shape[1], device=self.weights.device).to(self.weights.embed)
-            row = self._make_room(key_of(request), 1)
+            row = self._rows.room(key_of(request), 1)
             self.arena.noise(row, places)
             events += self._start([progress], row, hidden)
         self._retire(events)
@@ -188,14 +189,14 @@ class TorchEngine:
 
     def _free(self) -> int:
         """Rows that nobody has; a long prompt in the making has the last one."""
-        return self.plan.rows - sum(b.n for b in self._batches.values()) - (self._long is not None)
+        return self.plan.rows - self._rows.end - (self._long is not None)
 
     def _prefill_is_due(self) -> bool:
         if self._long is None:
             can = bool(self._waiting) and self._free() > 0
         else:
             can = not self._long.ready or bool(self._members())
-        return can and not (self._prefilled and self._batches)
+        return can and not (self._prefilled and self._rows.batches)
 
     def _members(self) -> list[Progress]:
         """Waiting requests of the long prompt that can have a row now."""
@@ -203,10 +204,7 @@ class TorchEngine:
         one = shared(self._long.request)
         members = [p for p in self._waiting if shared(p.request) == one]
         last = self.plan.rows == 1 or len(members) == 1  # who may take the prompt's own row: nobody reads it after
-        return members[: self._free() or int(last and self._long.row == self._end())]
-
-    def _end(self) -> int:
-        return sum(b.n for b in self._batches.values())
+        return members[: self._free() or int(last and self._long.row == self._rows.end)]
 
     def _prefill(self) -> list[Event]:
         if self._long is None:
@@ -222,7 +220,7 @@ class TorchEngine:
     def _prefill_short(self) -> list[Event]:
         chosen = next_rows(self._waiting, self._free(), self.chunk)
         self._take(chosen)
-        row = self._make_room(key_of(chosen[0].request), len(chosen))
+        row = self._rows.room(key_of(chosen[0].request), len(chosen))
         rows, hidden = prefill_short(self.weights, self.arena, chosen, row)
         return self._start(rows, row, hidden)
 
@@ -232,7 +230,7 @@ class TorchEngine:
         assert long is not None and long.hidden is not None
         members = self._members()
         self._take(members)
-        row = self._make_room(key_of(long.request), len(members))
+        row = self._rows.room(key_of(long.request), len(members))
         for i in range(len(members)):
             if row + i != long.row:
                 self.arena.copy(long.row, row + i)
@@ -249,32 +247,18 @@ class TorchEngine:
         if not self._waiting:
             self._groups.clear()
 
-    def _make_room(self, key: tuple[str, int], count: int) -> int:
-        """Free so many rows right behind the batch of this key (or all batches); the first of them."""
-        later = list(self._batches.items())
-        if key in self._batches:
-            while later and later[0][0] != key:
-                later.pop(0)
-            for _, batch in reversed(later[1:]):
-                batch.shift(count)
-            return self._batches[key].end
-        return self._end()
-
     def _start(self, rows: list[Progress], row: int, hidden_nH: Tensor) -> list[Event]:
         """Draw the first tokens of prefilled rows and add them to the batch of their method."""
         key = key_of(rows[0].request)
         new = Batch(self.weights, self.arena, DECODERS[key[0]], rows, row)
         events = new.begin(hidden_nH)
-        if key in self._batches:
-            self._batches[key].join(new)
-        else:
-            self._batches[key] = new
+        self._rows.add(key, new)
         return events
 
     # -- decode and ends ----------------------------------------------------------------------------------------
 
     def _decode(self, batch: Batch) -> list[Event]:
-        free = self._free() if batch.end == self._end() else 0
+        free = self._free() if batch.end == self._rows.end else 0
         return batch.step(self._graphs, free)
 
     def _cancel(self) -> list[Event]:
@@ -287,7 +271,7 @@ class TorchEngine:
             self._waiting = deque(p for p in self._waiting if p.finish is None)
             if self._long is not None and not self._more_of(self._long):
                 self._long = None
-            self._close_ranks()
+            self._rows.close_ranks()
             self._cancelled.clear()
         return events
 
@@ -297,16 +281,4 @@ class TorchEngine:
         for request_id in ended:
             self._live.pop(request_id, None)
         if ended:
-            self._close_ranks()
-
-    def _close_ranks(self) -> None:
-        """Drop finished rows and move the batches together again."""
-        at = 0
-        for key, batch in list(self._batches.items()):
-            batch.drop_finished()
-            if not batch.rows:
-                del self._batches[key]
-                continue
-            if batch.first > at:
-                batch.shift(at - batch.first)
-            at = batch.end
+            self._rows.close_ranks()

@@ -23,8 +23,8 @@ MOST_TOP_LOGPROBS = 100
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the next token is drawn. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch off.
 
-    ``min_p``: tokens less likely than this share of the likeliest one are left out. ``presence_penalty``: taken off the
-    logit of each token generated before, ``frequency_penalty``: as often as it was generated; the prompt does not count.
+    ``min_p``: tokens less likely than this share of the likeliest one are left out. ``presence_penalty``: taken off
+    the logit of each token generated before, ``frequency_penalty``: as often as it was; the prompt does not count.
     """
 
     temperature: float = 1.0

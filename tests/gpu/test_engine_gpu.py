@@ -1,4 +1,4 @@
-"""The engine on a CUDA device: equal to the CPU, graphs equal to plain steps, kernels equal to what they stand in for."""
+"""The engine on a CUDA device: equal to the CPU, graphs equal to plain steps, kernels to what they stand in for."""
 
 from importlib.util import find_spec
 

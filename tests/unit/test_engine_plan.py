@@ -129,7 +129,7 @@ def test_any_mix_that_comes_and_goes_gives_what_each_gives_alone(models, pairs, 
 def _check_rows(engine: TorchEngine) -> None:
     """Batches stand side by side from row 0 on and never beyond the plan."""
     at = 0
-    for batch in engine._batches.values():
+    for batch in engine._rows.batches.values():
         assert batch.first == at and batch.n > 0
         at = batch.end
     assert at + (engine._long is not None) <= engine.plan.rows
