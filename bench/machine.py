@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 READ_BYTES = 512 << 20  # well beyond any last-level cache
 LONG_CALL_S = 0.05  # sizes grow until one call takes this long: then launches and warm caches weigh little
 MOST_NUMBERS = 1 << 28  # of one operand
-REPEATS = 5
+REPEATS = 7
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,10 @@ def dtype_of(name: str) -> torch.dtype:
 
 @torch.inference_mode()
 def measure(device: str, dtype: torch.dtype, *, read_bytes: int = READ_BYTES, long_s: float = LONG_CALL_S) -> Machine:
-    """Measure this machine: medians, the first call of each left out; of kernels that do the same, the best one's.
+    """Measure this machine: rates by the best kernel's best repeat, ``call_s`` as a median; first calls are left out.
+
+    A floor is made of what the machine can do, and whatever else runs on it only slows it down; measured under load
+    for the whole time, the rates are too low all the same.
 
     Args:
         read_bytes: size of the tensor that is read for the bandwidth.
@@ -104,16 +107,20 @@ def device_memory(device: torch.device) -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def median_seconds(fn: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median time of a call, the device's work included; one call first that does not count."""
+def seconds_of(fn: Callable[[], Any], device: torch.device, repeats: int = REPEATS, inner: int = 1) -> list[float]:
+    """Times of a call (mean of ``inner`` in a row) in ascending order, the device's work included.
+
+    One call goes before them and does not count.
+    """
     times = []
     for _ in range(repeats + 1):
         settle(device)
         start = time.perf_counter()
-        fn()
+        for _ in range(inner):
+            fn()
         settle(device)
-        times.append(time.perf_counter() - start)
-    return sorted(times[1:])[repeats // 2]
+        times.append((time.perf_counter() - start) / inner)
+    return sorted(times[1:])
 
 
 def settle(device: torch.device) -> None:
@@ -123,9 +130,11 @@ def settle(device: torch.device) -> None:
 
 
 def bandwidth(device: torch.device, size: int = READ_BYTES) -> float:
-    """Bytes a second of reading ``size`` bytes once, by the better of two reductions."""
+    """Bytes a second of reading ``size`` bytes, by the better of two reductions."""
     x = torch.ones(size // 4, dtype=torch.float32, device=device)
-    best = min(median_seconds(fn, device) for fn in (x.sum, lambda: torch.dot(x, x.view_as(x))))
+    once = seconds_of(x.sum, device, 1)[0]
+    inner = max(1, round(LONG_CALL_S / once))  # on a GPU waiting for its end would count as reading
+    best = min(seconds_of(fn, device, inner=inner)[0] for fn in (x.sum, lambda: torch.dot(x, x)))
     return x.numel() * 4 / best
 
 
@@ -134,7 +143,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, long_s: float = LONG_C
     rates, n = [], 256
     while True:
         x = torch.randn(n, n, device=device, dtype=dtype)
-        seconds = [median_seconds(fn, device, 3) for fn in _products(x)]
+        seconds = [seconds_of(fn, device, 3)[0] for fn in _products(x)]
         rates.append(2 * n**3 / min(seconds))
         if min(seconds) >= long_s or 4 * n * n > MOST_NUMBERS:
             return max(rates)
@@ -160,7 +169,7 @@ def attention_rate(device: torch.device, dtype: torch.dtype, long_s: float = LON
     heads, width, n, best = 8, 128, 512, 0.0
     while True:
         q, k, v = torch.randn(3, 1, heads, n, width, device=device, dtype=dtype)
-        seconds = median_seconds(partial(F.scaled_dot_product_attention, q, k, v, is_causal=True), device, 3)
+        seconds = seconds_of(partial(F.scaled_dot_product_attention, q, k, v, is_causal=True), device, 3)[0]
         best = max(best, 2 * heads * width * n * n / seconds)
         if seconds >= long_s or 2 * heads * width * n > MOST_NUMBERS:
             return best
@@ -187,7 +196,7 @@ def call_seconds(device: torch.device, dtype: torch.dtype, rounds: int = 100) ->
         for _ in range(rounds):
             chain()
 
-    return median_seconds(many, device) / (rounds * calls)
+    return seconds_of(many, device)[REPEATS // 2] / (rounds * calls)
 
 
 class _Counter(TorchDispatchMode):

@@ -63,8 +63,9 @@ class MapSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     ``shape``: a name of bench/shapes.py or the path of a config.json. ``kept``: shares of drafts that pair methods
     keep. ``accepted``: tokens a step of eagle, 1 to depth + 1. ``prompt``: contexts are prompts, dense for pairs;
     else they were generated. ``steps``: timed a method and cell. ``memory_gb``: what has to fit (10^9 bytes; default
-    the machine's). ``machine``: ``measure``, or an ideal one by name. ``measured``: time steps here as well.
-    ``dtype``: default bfloat16 on a GPU or for an ideal machine alone, float32 on a CPU.
+    the machine's); steps are timed where this machine holds the engine's caches as well. ``machine``: ``measure``, or
+    an ideal one by name. ``measured``: time steps here as well. ``dtype``: default bfloat16 on a GPU or for an ideal
+    machine alone, float32 on a CPU.
     """
 
     shape: str = "lab"
@@ -113,8 +114,8 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     arms = arms_of(settings.kept, settings.depth)
     check_room(settings, config)
     provenance.check_folder(ctx.folder)
+    bench = Bench(settings, config, dtype, ctx) if settings.measured else None  # sets torch's threads
     header = _open(settings, dtype, shapes, ctx)
-    bench = Bench(settings, config, dtype, ctx) if settings.measured else None
     where = the_machine(settings, dtype, bench, ctx)
     memory = where.memory if settings.memory_gb is None else settings.memory_gb * 1e9
     path = ctx.folder / "records.jsonl"
@@ -209,8 +210,9 @@ class Bench:
         ctx.emit("log", text=f"a random model of shape {settings.shape}, {str(dtype).removeprefix('torch.')}")
         model = random_model(config, loading.device(), dtype, settings.seed)
         fit_threads(model)
-        memory = None if settings.memory_gb is None else int(settings.memory_gb * 1e9)
-        self.engine: Any = TorchEngine(model, max_batch=1, context=SMALL, memory=memory, mixed=True)
+        self.engine: Any = TorchEngine(model, max_batch=1, context=SMALL, mixed=True)
+        eos = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else [config.eos_token_id]
+        self.prompt = tuple(i for i in range(len(eos) + 3) if i not in (config.pad_token_id, *eos))[:2]
         self.turns = 0
 
     def cell(self, arms: list[Arm], rows: list[MapRecord]) -> list[MapRecord]:
@@ -231,7 +233,7 @@ class Bench:
         pairs = list(pairs)
         while pairs:
             widest = max(pairs, key=lambda p: p[1].places)
-            self.engine.resize(max_batch=1, context=SMALL)  # lets the last cell's caches go before new ones come
+            self._let_go()
             try:
                 self.engine.resize(max_batch=widest[1].batch, context=widest[1].places + room(self.settings.depth))
                 return pairs
@@ -241,13 +243,19 @@ class Bench:
                     pairs.remove(pair)
         return pairs
 
+    def _let_go(self) -> None:
+        """Free the last cell's caches before new ones come, to the device as well: the engine asks what is free."""
+        self.engine.resize(max_batch=1, context=SMALL)
+        if self.engine.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def turn(self, arm: Arm, row: MapRecord, steps: int = 0, count: bool = False) -> list[float]:
         """Seconds of some steps of a method after the warm-up; the engine is empty before and after."""
         self.turns += 1
         ids = [f"map/{self.turns}/{i}" for i in range(row.batch)]
         slots, seed = room(self.settings.depth), self.settings.seed
         requests = [
-            Request(id=name, prompt=(3, 4), method=arm.method, seed=seed + i, max_slots=slots, ignore_eos=True)
+            Request(id=name, prompt=self.prompt, method=arm.method, seed=seed + i, max_slots=slots, ignore_eos=True)
             for i, name in enumerate(ids)
         ]
         times: list[float] = []

@@ -75,7 +75,7 @@ def _label(side: Row | None, gap: str = " ") -> str:
     if side is None or side["winner"] is None:
         return DASH
     name = NAMES[side["winner"]] + ("" if side["settled"] else " ?")
-    return f"{name}{gap}" + (f"{side['ratio']:.2f}×" if side["ratio"] is not None else "alone fits")
+    return f"{name}{gap}" + (f"{side['ratio']:.2f}×" if side["ratio"] is not None else "no regular")
 
 
 def _frame(ax: Any, batches: Sequence[int], contexts: Sequence[int]) -> None:
@@ -145,7 +145,8 @@ def section(run: LoadedRun, figures: list[str]) -> list[str]:
         + f"Floor: {m['name']} at {m['bandwidth'] / 1e9:.0f} GB/s, {m['matmul_rate'] / 1e12:.3g} TFLOP/s "
         f"({m['attention_rate'] / 1e12:.3g} in attention), {s['memory_bytes'] / 1e9:.3g} GB. "
         f"Eagle drafts {s['depth']} tokens a step. Kept shares and tokens a step are assumed, not found: which of them "
-        "cost no quality is for the comparison to say. Unverified mtp keeps every draft unseen and does not compete.",
+        "cost no quality is for the comparison to say. Unverified mtp keeps every draft unseen and does not compete. "
+        "*No regular* marks cells that regular decoding does not fit into.",
         "### Winners",
         winners(run),
         f"<details><summary>Every method in every cell</summary>\n\n{methods(run)}\n\n</details>",
@@ -169,7 +170,17 @@ def winners(run: LoadedRun) -> str:
 
 def methods(run: LoadedRun) -> str:
     """One line a method and cell: memory, floor, and what was measured over it."""
-    columns = ["method", "context", "batch", "tokens/step", "GB", "rows that fit", "floor ms", "floor × regular"]
+    columns = [
+        "method",
+        "context",
+        "batch",
+        "tokens/step",
+        "GB",
+        "rows that fit",
+        "floor ms",
+        "floor × regular",
+        "first token, floor ms",
+    ]
     measured = run.summary["measured"]
     if measured:
         columns += ["step ms [p10, p90]", "× floor", "calls", "tokens/s", "× regular [95%]"]
@@ -178,6 +189,7 @@ def methods(run: LoadedRun) -> str:
         line = [
             _method(r), r["context"], r["batch"], number(r["tokens_per_step"], 2), number(r["memory_bytes"] / 1e9, 2),
             r["rows_that_fit"], number(1e3 * r["floor_s"], 3), number(r["floor_ratio"], 2),
+            number(1e3 * r["prefill_floor_s"], 2),
         ]  # fmt: skip
         rows.append(line + (_measured(r) if measured else []))
     return markdown(columns, rows)

@@ -11,26 +11,31 @@ from pipo.cli.output import cell, print_table
 
 NAMES = {"regular": "regular", "eagle": "EAGLE", "pipo": "PIPO"}
 
+Batches = Annotated[
+    list[int] | None, typer.Option("--batch", min=1, help="Rows at a time; repeat. [default: 1, 8, 64]")
+]
+Contexts = Annotated[
+    list[int] | None,
+    typer.Option("--context", min=2, help="Tokens before the step; repeat. [default: 512, 2048, 8192]"),
+]
+Kept = Annotated[
+    list[float] | None,
+    typer.Option("--keep", min=0, max=1, help="Share of drafts that pairs keep; repeat. [default: 0.335, 0.8, 1]"),
+]
+Accepted = Annotated[
+    list[float] | None,
+    typer.Option("--accepted", min=1, help="Tokens a step that eagle is taken to have; repeat. [default: 2.4]"),
+]
+
 
 def map_(
     shape: Annotated[
         str, typer.Option("--shape", metavar="NAME|config.json", help="lab, 158m, qwen3.5-4b, qwen3.5-9b, or a config.")
     ] = "lab",
-    batch: Annotated[
-        list[int] | None, typer.Option("--batch", min=1, help="Rows at a time; repeat. [default: 1, 8, 64]")
-    ] = None,
-    context: Annotated[
-        list[int] | None,
-        typer.Option("--context", min=2, help="Tokens before the step; repeat. [default: 512, 2048, 8192]"),
-    ] = None,
-    keep: Annotated[
-        list[float] | None,
-        typer.Option("--keep", min=0, max=1, help="Share of drafts that pairs keep; repeat. [default: 0.335, 0.8, 1]"),
-    ] = None,
-    accepted: Annotated[
-        list[float] | None,
-        typer.Option("--accepted", min=1, help="Tokens a step that eagle is taken to have; repeat. [default: 2.4]"),
-    ] = None,
+    batch: Batches = None,
+    context: Contexts = None,
+    keep: Kept = None,
+    accepted: Accepted = None,
     depth: Annotated[int, typer.Option("--depth", min=1, max=16, help="eagle: drafts per step.")] = 3,
     prompt: Annotated[
         bool, typer.Option("--prompt", help="Contexts are prompts, dense for pairs, not generated text.")
@@ -90,7 +95,9 @@ def show(result: dict[str, Any]) -> None:
     if measured:
         columns += ["step ms", "over floor", "tok/s", "x regular"]
     print_table(columns, [_cells(r, measured) for r in result["rows"]])
-    print("\nwinner and its tokens a second over regular's (unverified mtp does not compete)\n")
+    print(
+        "\nwinner, its tokens a second over regular's (no regular: it does not fit); unverified mtp does not compete\n"
+    )
     columns = ["batch", "context", "kept %", "eagle's tok/step", "by floor"]
     rows = []
     for c in result["cells"]:
@@ -129,4 +136,4 @@ def verdict(side: dict[str, Any] | None) -> str:
     if side is None or side["winner"] is None:
         return "nothing fits"
     name = NAMES[side["winner"]] + ("" if side["settled"] else "?")
-    return f"{name} {side['ratio']:.2f}" if side["ratio"] is not None else f"{name}, regular does not fit"
+    return f"{name} {side['ratio']:.2f}" if side["ratio"] is not None else f"{name}, no regular"

@@ -60,7 +60,7 @@ def test_the_result_is_two_tables(client: FakeClient, capsys: pytest.CaptureFixt
     )
     assert "pipo, 33.5 % kept 1 512 1.33 2 yes 2 500 1.00 5 2.5 200 1.00" in lines
     assert "1 512 33.5 2.4 EAGLE 1.56 regular? 1.00" in lines
-    assert "8 8192 100 2.4 PIPO, regular does not fit nothing fits" in lines
+    assert "8 8192 100 2.4 PIPO, no regular nothing fits" in lines
     assert lines[-1].startswith("?: the lead")
 
 

@@ -92,7 +92,7 @@ def test_cells_name_winner_ratio_and_doubt(built: Path) -> None:
     figure = maps.heat_map(load(built.parent.parent / "map"), 2.4)
     assert len(figure.axes) == 4, "two kept shares, floor above and measured below"
     words = [text.get_text() for text in figure.axes[1].texts]
-    assert words.count("PIPO\n2.15×") == 5 and words.count("PIPO\nalone fits") == 1
+    assert words.count("PIPO\n2.15×") == 5 and words.count("PIPO\nno regular") == 1
     assert [t.get_text() for t in figure.axes[2].texts] == ["regular ?\n1.00×"] * 5
     hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
     assert len(hatched) == 1, "the cell that nothing fits into"
@@ -115,7 +115,7 @@ def test_page_and_tables(built: Path) -> None:
         "cells (in 1 nothing fits or was timed), and as measured regular in 5 (5 not settled) of 6 cells",
         "## Map", "](map.png)", "| 512 | 1 | 33.5 | 2.4 | EAGLE 1.56× | 1.20 | regular ? 1.00× | 1.20 |",
         "Floor: cpu at 40 GB/s, 0.26 TFLOP/s (0.08 in attention), 8 GB", "needs 9 GB of 8",
-        "| PIPO, 33.5 % kept | 512 | 1 | 1.33 | 2.00 | 7 | 2.000 | 1.00 | 5.00 [4.00, 6.00] | 2.5 | 484 | 200 |",
+        "| PIPO, 33.5 % kept | 512 | 1 | 1.33 | 2.00 | 7 | 2.000 | 1.00 | 100.00 | 5.00 [4.00, 6.00] | 2.5 | 484 |",
     ):  # fmt: skip
         assert needed in page, needed
     assert sorted(p.name for p in built.parent.glob("*.csv")) == ["map-cells.csv", "map.csv"]
