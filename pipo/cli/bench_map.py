@@ -91,7 +91,7 @@ def show(result: dict[str, Any]) -> None:
         f"{machine['bandwidth'] / 1e9:.0f} GB/s, {machine['matmul_rate'] / 1e12:.3g} TFLOP/s "
         f"(attention {machine['attention_rate'] / 1e12:.3g}); {result['memory_bytes'] / 1e9:.3g} GB to fit in\n"
     )
-    columns = ["method", "batch", "context", "tok/step", "GB", "fits", "floor ms", "floor tok/s", "x regular"]
+    columns = ["method", "batch", "context", "tok/step", "GB", "fits", "floor ms", "floor tok/s", "floor x regular"]
     if measured:
         columns += ["step ms", "over floor", "tok/s", "x regular"]
     print_table(columns, [_cells(r, measured) for r in result["rows"]])
