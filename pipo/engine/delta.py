@@ -8,11 +8,13 @@ Shape legend: n rows, S tokens a row, Hv value heads, B = n*Hv, Dk and Dv key an
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.qwen3_5.modeling_qwen3_5 import torch_chunk_gated_delta_rule
 
 
 def one(rec: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
@@ -57,12 +59,73 @@ def few(rec: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor, S: int) -> 
     return o.view(n, heads, S, Dv).transpose(1, 2).reshape(n * S, heads, Dv), k, u, G
 
 
-def chunk_rule(device: torch.device) -> Any:
-    """The rule over a prompt: flash-linear-attention's kernel on a GPU where it is installed, else transformers'."""
-    if device.type == "cuda":
-        try:
-            from fla.ops.gated_delta_rule import chunk_gated_delta_rule
-        except ImportError:
-            return torch_chunk_gated_delta_rule
-        return chunk_gated_delta_rule
-    return torch_chunk_gated_delta_rule
+def many(
+    rec: Tensor | None, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor, size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """T tokens a row, in blocks of ``size`` that are solved at once and then scanned for the state between them.
+
+    Args:
+        rec: state before, [n, Hv, Dk, Dv]; None: zeros. It stays as it is.
+        qk: [n, T, 2, Hv, Dk] unit vectors; ``v`` [n, T, Hv, Dv]; ``g`` (log decay) and ``beta`` [n, T, Hv].
+
+    Returns:
+        outputs [n, T, Hv, Dv] (unscaled query) and the new state, both float32.
+    """
+    n, T, _, heads, Dk = qk.shape
+    Dv, C = v.shape[-1], size or block_size(T, Dk)
+    m = -(-T // C)
+    if m * C > T:  # zeros neither decay nor write
+        room = m * C - T
+        qk, v = F.pad(qk, (0, 0, 0, 0, 0, 0, 0, room)), F.pad(v, (0, 0, 0, 0, 0, room))
+        g, beta = F.pad(g, (0, 0, 0, room)), F.pad(beta, (0, 0, 0, room))
+    # everything [m, B, C, ...], so that a block is a slice
+    x = qk.view(n, m, C, 2, heads, Dk).permute(1, 0, 4, 3, 2, 5).reshape(m * n * heads, 2 * C, Dk)
+    v = v.reshape(n, m, C, heads, Dv).permute(1, 0, 3, 2, 4).reshape(-1, C, Dv)
+    G, b = (t.reshape(n, m, C, heads).permute(1, 0, 3, 2).reshape(-1, C, 1) for t in (g, beta))
+    G = G.cumsum(1)
+    q, k = x[:, :C], x[:, C:]
+    gram = torch.bmm(x, k.transpose(1, 2))
+    between = (G - G.transpose(1, 2)).exp_().tril_()
+    since = G.exp()
+    written = torch.linalg.solve_triangular(
+        gram[:, C:] * between * b, torch.cat([v, k * since], 2) * b, upper=False, unitriangular=True
+    )
+    u = written[:, :, :Dv].reshape(m, -1, C, Dv)
+    reads = torch.cat([written[:, :, Dv:], q * since], 1).view(m, -1, 2 * C, Dk)
+    last = G[:, -1:]
+    keys = (k * (last - G).exp_()).transpose(1, 2).view(m, -1, Dk, C)
+    decay = last.exp().view(m, -1, 1, 1)
+    state = qk.new_zeros(n * heads, Dk, Dv) if rec is None else rec.reshape(-1, Dk, Dv).clone()
+    out = torch.empty(m, n * heads, C, Dv, device=v.device)
+    for i in range(m):
+        past = torch.bmm(reads[i], state)
+        u[i].sub_(past[:, :C])
+        out[i] = past[:, C:]
+        state.mul_(decay[i]).baddbmm_(keys[i], u[i])
+    o = out.view(-1, C, Dv).baddbmm_(gram[:, :C] * between, u.view(-1, C, Dv))
+    o = o.view(m, n, heads, C, Dv).permute(1, 0, 3, 2, 4).reshape(n, m * C, heads, Dv)[:, :T]
+    return o, state.view(n, heads, Dk, Dv)
+
+
+def block_size(T: int, Dk: int) -> int:
+    """Places of a block: what a block costs grows with its square, what the scan costs with the number of blocks."""
+    return min(64, max(16, Dk), 1 << (T - 1).bit_length())
+
+
+@cache
+def kernel(device: torch.device) -> Any:
+    """flash-linear-attention's kernel over a prompt, or None where it is not installed or there is no GPU."""
+    if device.type != "cuda" or find_spec("fla") is None:
+        return None
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    return chunk_gated_delta_rule
+
+
+def over_prompt(rec: Tensor | None, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """``many`` by the fastest means at hand."""
+    if (run := kernel(v.device)) is None:
+        return many(rec, qk, v.float(), g, beta)
+    q, k = (t.to(v.dtype) for t in qk.unbind(2))
+    out = run(q, k, v, g=g, beta=beta, scale=1.0, initial_state=rec, output_final_state=True)
+    return out[0].float(), out[1]

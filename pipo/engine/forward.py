@@ -208,24 +208,20 @@ def _linear_prefill(a: LinearAttention, state: State, x_NH: Tensor, c: Chunk) ->
     mixed = padded[:, :T] * a.conv_KC[0]
     for i in range(1, taps):
         mixed = mixed.addcmul_(padded[:, i : i + T], a.conv_KC[i])
-    q, k, v = F.silu(mixed).split_with_sizes(
-        (a.key_heads * a.key_dim, a.key_heads * a.key_dim, a.value_heads * a.value_dim), -1
-    )
-    q, k = q.unflatten(-1, (-1, a.key_dim)), k.unflatten(-1, (-1, a.key_dim))
+    mixed = F.silu(mixed)
+    keys = 2 * a.key_heads * a.key_dim
+    qk = a.qk_unit(mixed[:, :, :keys].reshape(n, T, 2, a.key_heads, a.key_dim).float())
     if a.value_heads > a.key_heads:
-        q, k = (t.repeat_interleave(a.value_heads // a.key_heads, 2) for t in (q, k))
+        qk = qk.repeat_interleave(a.value_heads // a.key_heads, 3)
     g, beta = g.view(n, T, -1), beta.view(n, T, -1)
     if c.real is not None:  # padding leaves the state as it is: no decay, no update
         g, beta = g * c.real, beta * c.real
-    o, rec = delta.chunk_rule(x_NH.device)(
-        q, k, v.unflatten(-1, (-1, a.value_dim)), g=g, beta=beta,
-        initial_state=None if c.start == 0 else state.rec[rows],
-        output_final_state=True, use_qk_l2norm_in_kernel=True,
-    )  # fmt: skip
-    o = (o.float() * a.key_dim**0.5).reshape(n * T, a.value_heads, a.value_dim)
+    v = mixed[:, :, keys:].unflatten(-1, (-1, a.value_dim))
+    o, rec = delta.over_prompt(None if c.start == 0 else state.rec[rows], qk, v, g, beta)
+    o = o.reshape(n * T, a.value_heads, a.value_dim)
     at = c.lens_n[:, None] + torch.arange(taps - 1, device=x_NH.device)
     state.conv[rows] = padded[torch.arange(n, device=x_NH.device)[:, None], at]
-    state.rec[rows] = rec.float()
+    state.rec[rows] = rec
     return _linear_out(a, x_NH, o, z)
 
 

@@ -98,15 +98,13 @@ def test_flash_attention_equals_the_masked_one():
 
 @needs("fla")
 def test_the_delta_rules_kernel_equals_the_plain_one():
-    from transformers.models.qwen3_5.modeling_qwen3_5 import torch_chunk_gated_delta_rule
-
-    from pipo.engine.delta import chunk_rule
+    from pipo.engine import delta
 
     n, T, heads, D = 2, 130, 4, 64
-    q, k, v = (torch.randn(n, T, heads, D, device="cuda") for _ in range(3))
+    qk = F.normalize(torch.randn(n, T, 2, heads, D, device="cuda"), dim=-1)
+    v, rec = torch.randn(n, T, heads, D, device="cuda"), torch.randn(n, heads, D, D, device="cuda")
     g, beta = -torch.rand(n, T, heads, device="cuda"), torch.rand(n, T, heads, device="cuda")
-    options = {"g": g, "beta": beta, "output_final_state": True, "use_qk_l2norm_in_kernel": True}
-    options["initial_state"] = torch.randn(n, heads, D, D, device="cuda")
-    want, state = torch_chunk_gated_delta_rule(q, k, v, **options)
-    got, after = chunk_rule(q.device)(q, k, v, **options)
+    assert delta.kernel(v.device) is not None
+    want, state = delta.many(rec, qk, v, g, beta)
+    got, after = delta.over_prompt(rec, qk, v, g, beta)
     assert (got - want).abs().max() < 2e-2 and (after - state).abs().max() < 2e-2
