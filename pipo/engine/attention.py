@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipo.engine.cache import KV, Plan
+from pipo.engine.cache import Plan
 
 
 @cache
@@ -30,23 +30,18 @@ def flash(device: torch.device, dtype: torch.dtype) -> Any:
     return flash_attn_with_kvcache
 
 
-def rows_of(t: Tensor, first: int, n: int, length: int, kv_heads: int) -> Tensor:
-    """[R, P, kv_heads * D] -> a view [n, length, kv_heads, D]."""
-    return t[first : first + n, :length].unflatten(2, (kv_heads, -1))
-
-
-def attend(q_NhD: Tensor, kv: KV, plan: Plan, kv_heads: int) -> Tensor:
-    """Queries [N, heads, D] over their rows' keys, the new ones included: [N, heads * D]. Scale 1."""
+def attend(q_NhD: Tensor, layer: int, plan: Plan, kv_heads: int) -> Tensor:
+    """Queries [N, heads, D] over their rows' keys in a layer, the new ones included: [N, heads * D]. Scale 1."""
     n, S = plan.n, plan.S
     N, heads, D = q_NhD.shape
-    k, v = (rows_of(t, plan.first, n, plan.length, kv_heads) for t in (kv.k, kv.v))
+    k, v = plan.views.k[layer].narrow(2, 0, plan.length), plan.views.v[layer].narrow(2, 0, plan.length)
     if (kernel := flash(q_NhD.device, q_NhD.dtype)) is not None:
         ends = plan.ends_n.to(torch.int32)
         q = q_NhD.view(n, S, heads, D)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
         out: Tensor = kernel(q, k, v, cache_seqlens=ends, softmax_scale=1.0, causal=True)
         return out.reshape(N, -1)
     G = heads // kv_heads
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
     if S == 1:
         q = q_NhD.reshape(n, kv_heads, G, D)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask, scale=1.0).reshape(N, -1)

@@ -23,6 +23,16 @@ from pipo.engine.plan import SLACK, MemoryPlan
 from pipo.engine.weights import LinearAttention, Weights
 
 
+class Views(NamedTuple):
+    """A batch's rows as views, made once a range: keys and values [n, kv_heads, P, D] of each full-attention layer, and
+    each GatedDeltaNet layer's convolution tail [n, K-1, C] and state [B, Dk, Dv]."""
+
+    k: list[Tensor]
+    v: list[Tensor]
+    conv: list[Tensor]
+    state: list[Tensor]
+
+
 class Plan(NamedTuple):
     """Where S new tokens of each of the n rows from ``first`` on go, shared by all layers of one pass."""
 
@@ -35,6 +45,7 @@ class Plan(NamedTuple):
     sin: Tensor
     mask: Tensor | None  # [n, 1, S * group or 1, length], added to the scores
     ends_n: Tensor  # places of each row that count after the pass
+    views: Views
 
 
 class KV:
@@ -88,6 +99,7 @@ class Arena:
             for a in linear
         ]
         self.cos_PD, self.sin_PD = angles(w, P)
+        self._views: dict[tuple[int, int], Views] = {}
         self._starts = torch.arange(R, device=w.device) * P
 
     def place(self, first: int, pos_n: Tensor, S: int, length: int, ragged: bool) -> Plan:
@@ -105,16 +117,27 @@ class Arena:
                 mask = mask.repeat_interleave(w.heads // w.kv_heads, 1)
             mask = mask[:, None]
         cos, sin = self.cos_PD[flat], self.sin_PD[flat]
-        return Plan(first, n, S, length, write, cos[:, None], sin[:, None], mask, pos_n + S)
+        return Plan(first, n, S, length, write, cos[:, None], sin[:, None], mask, pos_n + S, self.views(first, n))
+
+    def views(self, first: int, n: int) -> Views:
+        """The views of a range of rows."""
+        if (first, n) not in self._views:
+            heads, rows = self.w.kv_heads, slice(first, first + n)
+            k, v = ([t[rows].unflatten(2, (heads, -1)).transpose(1, 2) for t in side]
+                    for side in ([kv.k for kv in self.kv], [kv.v for kv in self.kv]))  # fmt: skip
+            self._views[first, n] = Views(
+                k, v, [s.conv[rows] for s in self.states], [s.rec[rows].flatten(0, 1) for s in self.states]
+            )
+        return self._views[first, n]
 
     def accept(self, first: int, counts_n: Tensor | int) -> None:
         """Write the states of the first ``counts`` tokens of each row of the last pass; the others never were."""
-        for s in self.states:
+        for i, s in enumerate(self.states):
             window, k, u, G = s.pending  # type: ignore[misc]
             s.pending = None
             n, taps = len(window), s.conv.shape[1]
-            conv, rec = s.conv[first : first + n], s.rec[first : first + n]
-            state = rec.view(len(k), *rec.shape[2:])
+            views = self.views(first, n)
+            conv, state = views.conv[i], views.state[i]
             if isinstance(counts_n, int):
                 conv.copy_(window[:, counts_n : counts_n + taps])
                 last, weight = G[:, counts_n - 1 : counts_n], G[:, :counts_n]

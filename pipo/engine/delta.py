@@ -17,40 +17,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def one(rec: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
-    """One token: updates ``rec`` [n, Hv, Dk, Dv] in place and returns the output [n, Hv, Dv] (unscaled query).
+def one(state: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
+    """One token: updates ``state`` [B, Dk, Dv] in place and returns the output [B, 1, Dv] (unscaled query).
 
-    ``qk`` [n, 2 Hv, Dk] unit vectors, ``v`` [n, Hv Dv], ``decay`` (not its log) and ``beta`` [n, Hv].
+    ``qk`` [B, 2, Dk] unit vectors, ``v`` [B, 1, Dv], ``decay`` (not its log) and ``beta`` [B, 1, 1].
     """
-    n, heads, Dk, Dv = rec.shape
-    q, k = qk.view(n, 2, heads, Dk).unbind(1)
-    k = k.reshape(-1, 1, Dk)
-    state = rec.view(-1, Dk, Dv).mul_(decay.reshape(-1, 1, 1))
-    change = (v.reshape(-1, 1, Dv) - torch.bmm(k, state)) * beta.reshape(-1, 1, 1)
-    state.baddbmm_(k.transpose(1, 2), change)
-    return torch.bmm(q.reshape(-1, 1, Dk), state).view(n, heads, Dv)
+    k = qk[:, 1:]
+    state.mul_(decay)
+    u = torch.baddbmm(v, k, state, alpha=-1).mul_(beta)
+    state.baddbmm_(k.transpose(1, 2), u)
+    return torch.bmm(qk[:, :1], state)
 
 
-def few(rec: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor, S: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """S tokens a row from the state before them, [n, Hv, Dk, Dv], which stays as it is.
+def few(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """S tokens a row from the state before them, [B, Dk, Dv], which stays as it is.
 
     Args:
-        qk: [n*S, 2 Hv, Dk] unit vectors; ``v`` [n*S, Hv Dv]; ``g`` (log decay) and ``beta`` [n*S, Hv].
+        qk: [n, S, Hv, 2, Dk] unit vectors; ``v`` [n, S, Hv, Dv]; ``g`` (log decay) and ``beta`` [n, S, Hv].
 
     Returns:
         outputs [n*S, Hv, Dv] (unscaled query), keys [B, S, Dk], written values u [B, S, Dv], cumulated log decay
         [B, S].
     """
-    n, heads, Dk, Dv = rec.shape
-    x = qk.view(n, S, 2, heads, Dk).permute(0, 3, 2, 1, 4).reshape(n * heads, 2 * S, Dk)
+    n, S, heads, _, Dk = qk.shape
+    Dv = v.shape[-1]
+    x = qk.permute(0, 2, 3, 1, 4).reshape(n * heads, 2 * S, Dk)
     k = x[:, S:]
-    past = torch.bmm(x, rec.view(-1, Dk, Dv))
+    past = torch.bmm(x, state)
     gram = torch.bmm(x, k.transpose(1, 2))
-    G, b = (t.view(n, S, heads).transpose(1, 2).reshape(-1, S) for t in (g, beta))
+    G, b = (t.transpose(1, 2).reshape(-1, S) for t in (g, beta))
     G = G.cumsum(1)
     between = (G[:, :, None] - G[:, None, :]).exp_().tril_()
     since, b = G.exp()[..., None], b[..., None]
-    v = v.view(n, S, heads, Dv).transpose(1, 2).reshape(-1, S, Dv)
+    v = v.transpose(1, 2).reshape(-1, S, Dv)
     u = (v - past[:, S:] * since) * b
     lower = gram[:, S:] * between * b
     for t in range(1, S):  # forward substitution; S is small
@@ -66,12 +65,12 @@ def many(
 
     Args:
         rec: state before, [n, Hv, Dk, Dv]; None: zeros. It stays as it is.
-        qk: [n, T, 2, Hv, Dk] unit vectors; ``v`` [n, T, Hv, Dv]; ``g`` (log decay) and ``beta`` [n, T, Hv].
+        qk: [n, T, Hv, 2, Dk] unit vectors; ``v`` [n, T, Hv, Dv]; ``g`` (log decay) and ``beta`` [n, T, Hv].
 
     Returns:
         outputs [n, T, Hv, Dv] (unscaled query) and the new state, both float32.
     """
-    n, T, _, heads, Dk = qk.shape
+    n, T, heads, _, Dk = qk.shape
     Dv, C = v.shape[-1], size or block_size(T, Dk)
     m = -(-T // C)
     if m * C > T:  # zeros neither decay nor write
@@ -79,7 +78,7 @@ def many(
         qk, v = F.pad(qk, (0, 0, 0, 0, 0, 0, 0, room)), F.pad(v, (0, 0, 0, 0, 0, room))
         g, beta = F.pad(g, (0, 0, 0, room)), F.pad(beta, (0, 0, 0, room))
     # everything [m, B, C, ...], so that a block is a slice
-    x = qk.view(n, m, C, 2, heads, Dk).permute(1, 0, 4, 3, 2, 5).reshape(m * n * heads, 2 * C, Dk)
+    x = qk.reshape(n, m, C, heads, 2, Dk).permute(1, 0, 3, 4, 2, 5).reshape(m * n * heads, 2 * C, Dk)
     v = v.reshape(n, m, C, heads, Dv).permute(1, 0, 3, 2, 4).reshape(-1, C, Dv)
     G, b = (t.reshape(n, m, C, heads).permute(1, 0, 3, 2).reshape(-1, C, 1) for t in (g, beta))
     G = G.cumsum(1)
@@ -126,6 +125,6 @@ def over_prompt(rec: Tensor | None, qk: Tensor, v: Tensor, g: Tensor, beta: Tens
     """``many`` by the fastest means at hand."""
     if (run := kernel(v.device)) is None:
         return many(rec, qk, v.float(), g, beta)
-    q, k = (t.to(v.dtype) for t in qk.unbind(2))
+    q, k = (t.to(v.dtype) for t in qk.unbind(3))
     out = run(q, k, v, g=g, beta=beta, scale=1.0, initial_state=rec, output_final_state=True)
     return out[0].float(), out[1]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipo.engine import delta
-from pipo.engine.attention import attend, attend_chunk, attend_fresh, rows_of
+from pipo.engine.attention import attend, attend_chunk, attend_fresh
 from pipo.engine.cache import KV, Arena, Pending, Plan, State
 from pipo.engine.weights import Attention, Layer, LinearAttention, Weights
 
@@ -78,12 +78,12 @@ def _qkv(a: Attention, p: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Ten
     return _rotate(qk, cos, sin), p.narrow(1, both * D, a.kv_heads * D)
 
 
-def _attention_step(a: Attention, kv: KV, x_NH: Tensor, plan: Plan) -> Tensor:
+def _attention_step(a: Attention, kv: KV, layer: int, x_NH: Tensor, plan: Plan) -> Tensor:
     p = a.proj(a.unit(x_NH))
     qk, v = _qkv(a, p, plan.cos, plan.sin)
     kv.k_flat.index_copy_(0, plan.write, qk.narrow(1, a.heads, a.kv_heads).flatten(1))
     kv.v_flat.index_copy_(0, plan.write, v)
-    return _out(a, x_NH, attend(qk.narrow(1, 0, a.heads), kv, plan, a.kv_heads), p)
+    return _out(a, x_NH, attend(qk.narrow(1, 0, a.heads), layer, plan, a.kv_heads), p)
 
 
 def _gates(a: LinearAttention, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,27 +98,35 @@ def _linear_out(a: LinearAttention, x_NH: Tensor, o: Tensor, z: Tensor) -> Tenso
     return a.out(o.to(x_NH.dtype), x_NH)
 
 
-def _linear_step(a: LinearAttention, state: State, x_NH: Tensor, plan: Plan) -> Tensor:
-    n, S, rows = plan.n, plan.S, slice(plan.first, plan.first + plan.n)
+def _linear_step(a: LinearAttention, state: State, layer: int, x_NH: Tensor, plan: Plan) -> Tensor:
+    n, S = plan.n, plan.S
     qkv, z, beta, g = _gates(a, a.proj(a.unit(x_NH)))
     taps, C = a.conv_KC.shape
-    conv, rec = state.conv[rows], state.rec[rows]
+    conv, rec = plan.views.conv[layer], plan.views.state[layer]
     window = torch.cat([conv, qkv.view(n, S, C)], 1)
     if S == 1:
         mixed = (window * a.conv_KC).sum(1)
         conv.copy_(window.narrow(1, 1, taps - 1))
     else:
         mixed = (window.unfold(1, taps, 1) * a.conv_KC.t()).sum(-1).view(n * S, C)
-    mixed = F.silu(mixed)
-    qk = a.qk_unit(mixed.narrow(1, 0, 2 * a.key_heads * a.key_dim).view(-1, 2 * a.key_heads, a.key_dim).float())
-    if a.value_heads > a.key_heads:
-        qk = qk.repeat_interleave(a.value_heads // a.key_heads, 1)
-    v = mixed.narrow(1, 2 * a.key_heads * a.key_dim, a.value_heads * a.value_dim).float()
+    qk, v = _heads(a, F.silu(mixed))
     if S == 1:
-        return _linear_out(a, x_NH, delta.one(rec, qk, v, g.exp(), beta), z)
-    o, k, u, G = delta.few(rec, qk, v, g, beta, S)
+        o = delta.one(rec, qk.view(-1, 2, a.key_dim), v.reshape(-1, 1, a.value_dim), g.exp().view(-1, 1, 1),
+                      beta.view(-1, 1, 1))  # fmt: skip
+        return _linear_out(a, x_NH, o.view(n, -1, a.value_dim), z)
+    parts = (t.unflatten(0, (n, S)) for t in (qk, v, g, beta))
+    o, k, u, G = delta.few(rec, *parts)
     state.pending = Pending(window, k, u, G)
     return _linear_out(a, x_NH, o, z)
+
+
+def _heads(a: LinearAttention, mixed_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit queries and keys [N, Hv, 2, Dk] and values [N, Hv, Dv] of the convolution's output, float32."""
+    keys = 2 * a.key_heads * a.key_dim
+    qk = a.qk_unit(mixed_NC.narrow(1, 0, keys).float().view(-1, a.key_heads, 2, a.key_dim))
+    if a.value_heads > a.key_heads:
+        qk = qk.repeat_interleave(a.value_heads // a.key_heads, 1)
+    return qk, mixed_NC.narrow(1, keys, a.value_heads * a.value_dim).float().unflatten(1, (-1, a.value_dim))
 
 
 def step(w: Weights, arena: Arena, x_NH: Tensor, plan: Plan) -> Tensor:
@@ -129,10 +137,10 @@ def step(w: Weights, arena: Arena, x_NH: Tensor, plan: Plan) -> Tensor:
     full = linear = 0
     for layer in w.layers:
         if isinstance(layer.mixer, LinearAttention):
-            x_NH = _linear_step(layer.mixer, arena.states[linear], x_NH, plan)
+            x_NH = _linear_step(layer.mixer, arena.states[linear], linear, x_NH, plan)
             linear += 1
         else:
-            x_NH = _attention_step(layer.mixer, arena.kv[full], x_NH, plan)
+            x_NH = _attention_step(layer.mixer, arena.kv[full], full, x_NH, plan)
             full += 1
         x_NH = _mlp(layer, x_NH)
     return w.unit(x_NH) * w.norm
@@ -146,7 +154,7 @@ def mtp_step(w: Weights, arena: Arena, embed_NH: Tensor, hidden_NH: Tensor, plan
     """Draft hiddens d [N, H] from the embeddings of the next tokens and the hiddens; writes the MTP cache."""
     layer = w.mtp.layer
     assert isinstance(layer.mixer, Attention)
-    x = _attention_step(layer.mixer, arena.kv[-1], _fuse(w, embed_NH, hidden_NH), plan)
+    x = _attention_step(layer.mixer, arena.kv[-1], -1, _fuse(w, embed_NH, hidden_NH), plan)
     return w.mtp.unit(_mlp(layer, x)) * w.mtp.norm
 
 
@@ -194,7 +202,7 @@ def _attention_prefill(a: Attention, kv: KV, x_NH: Tensor, c: Chunk) -> Tensor:
     if c.start == 0:
         o = attend_fresh(q, k, v)
     else:
-        k_old, v_old = (rows_of(t, c.first, 1, c.start, a.kv_heads)[0].transpose(0, 1) for t in (kv.k, kv.v))
+        k_old, v_old = (t[c.first, : c.start].unflatten(1, (a.kv_heads, -1)).transpose(0, 1) for t in (kv.k, kv.v))
         o = attend_chunk(q[0], k_old, v_old, k[0], v[0])[None]
     return _out(a, x_NH, o.transpose(1, 2).reshape(n * T, -1), p)
 
@@ -208,15 +216,10 @@ def _linear_prefill(a: LinearAttention, state: State, x_NH: Tensor, c: Chunk) ->
     mixed = padded[:, :T] * a.conv_KC[0]
     for i in range(1, taps):
         mixed = mixed.addcmul_(padded[:, i : i + T], a.conv_KC[i])
-    mixed = F.silu(mixed)
-    keys = 2 * a.key_heads * a.key_dim
-    qk = a.qk_unit(mixed[:, :, :keys].reshape(n, T, 2, a.key_heads, a.key_dim).float())
-    if a.value_heads > a.key_heads:
-        qk = qk.repeat_interleave(a.value_heads // a.key_heads, 3)
+    qk, v = (t.unflatten(0, (n, T)) for t in _heads(a, F.silu(mixed).view(n * T, C)))
     g, beta = g.view(n, T, -1), beta.view(n, T, -1)
     if c.real is not None:  # padding leaves the state as it is: no decay, no update
         g, beta = g * c.real, beta * c.real
-    v = mixed[:, :, keys:].unflatten(-1, (-1, a.value_dim))
     o, rec = delta.over_prompt(None if c.start == 0 else state.rec[rows], qk, v, g, beta)
     o = o.reshape(n * T, a.value_heads, a.value_dim)
     at = c.lens_n[:, None] + torch.arange(taps - 1, device=x_NH.device)

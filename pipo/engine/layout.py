@@ -48,8 +48,16 @@ def rotary_order(head_dim: int, rotary_dim: int) -> list[int]:
     return first + second
 
 
+def channel_order(key_heads: int, key_dim: int, values: int) -> list[int]:
+    """Order of the convolution's channels in which each head's query and key stand side by side, then the values."""
+    keys = key_heads * key_dim
+    pairs = [side * keys + h * key_dim + d for h in range(key_heads) for side in (0, 1) for d in range(key_dim)]
+    return pairs + list(range(2 * keys, 2 * keys + values))
+
+
 def _linear_attention(m: Any, norm: Any) -> LinearAttention:
-    w = m.in_proj_qkv.weight
+    order = torch.tensor(channel_order(m.num_k_heads, m.head_k_dim, m.num_v_heads * m.head_v_dim))
+    w = m.in_proj_qkv.weight.detach()[order]
     z, b, a = m.in_proj_z.weight, m.in_proj_b.weight, m.in_proj_a.weight
     sizes = (len(w), len(z), len(b), len(a))
     bias = torch.zeros(sum(sizes), device=w.device, dtype=w.dtype)
@@ -61,7 +69,7 @@ def _linear_attention(m: Any, norm: Any) -> LinearAttention:
         unit=Unit(w.shape[1], _eps(norm), w),
         proj=Linear(_fold([w, z, b, a], _scale(norm)), bias),
         sizes=sizes,
-        conv_KC=m.conv1d.weight.detach().squeeze(1).t().contiguous(),
+        conv_KC=m.conv1d.weight.detach().squeeze(1)[order].t().contiguous(),
         decay=-m.A_log.detach().float().exp(),
         key_heads=m.num_k_heads,
         value_heads=m.num_v_heads,

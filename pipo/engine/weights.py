@@ -40,7 +40,7 @@ class Unit:
 
 @dataclass(slots=True)
 class LinearAttention:
-    """GatedDeltaNet. ``proj`` gives [q k v | z | b | a + dt_bias]; ``conv_KC`` the depthwise taps."""
+    """GatedDeltaNet. ``proj`` gives [q0 k0 q1 k1 .. v | z | b | a + dt_bias]; ``conv_KC`` the depthwise taps."""
 
     unit: Unit
     proj: Linear

@@ -101,7 +101,7 @@ def test_the_delta_rules_kernel_equals_the_plain_one():
     from pipo.engine import delta
 
     n, T, heads, D = 2, 130, 4, 64
-    qk = F.normalize(torch.randn(n, T, 2, heads, D, device="cuda"), dim=-1)
+    qk = F.normalize(torch.randn(n, T, heads, 2, D, device="cuda"), dim=-1)
     v, rec = torch.randn(n, T, heads, D, device="cuda"), torch.randn(n, heads, D, D, device="cuda")
     g, beta = -torch.rand(n, T, heads, device="cuda"), torch.rand(n, T, heads, device="cuda")
     assert delta.kernel(v.device) is not None
