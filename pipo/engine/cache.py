@@ -130,27 +130,25 @@ class Arena:
             )
         return self._views[first, n]
 
-    def accept(self, first: int, counts_n: Tensor | int) -> None:
+    def accept(self, first: int, counts_n: Tensor) -> None:
         """Write the states of the first ``counts`` tokens of each row of the last pass; the others never were."""
-        for i, s in enumerate(self.states):
-            window, k, u, G = s.pending  # type: ignore[misc]
-            s.pending = None
-            n, taps = len(window), s.conv.shape[1]
-            views = self.views(first, n)
-            conv, state = views.conv[i], views.state[i]
-            if isinstance(counts_n, int):
-                conv.copy_(window[:, counts_n : counts_n + taps])
-                last, weight = G[:, counts_n - 1 : counts_n], G[:, :counts_n]
-                k, u = k[:, :counts_n], u[:, :counts_n]
-                k = k * (last - weight).exp()[..., None]
-            else:
-                at = counts_n[:, None] + torch.arange(taps, device=counts_n.device)
-                conv.copy_(window.gather(1, at[:, :, None].expand(-1, -1, window.shape[2])))
-                count_B1 = counts_n.repeat_interleave(len(k) // n)[:, None]
-                last = G.gather(1, count_B1 - 1)
-                beyond = torch.arange(G.shape[1], device=G.device) >= count_B1
-                k = k * (last - G).masked_fill(beyond, float("-inf")).exp()[..., None]
-            state.mul_(last.exp()[..., None]).baddbmm_(k.transpose(1, 2), u)
+        pending = [s.pending for s in self.states if s.pending is not None]
+        if not pending:
+            return
+        views, n = self.views(first, counts_n.shape[0]), counts_n.shape[0]
+        taps, C = views.conv[0].shape[1:]
+        at = counts_n[:, None] + torch.arange(taps, device=counts_n.device)
+        at = at[:, :, None].expand(-1, -1, C)
+        G_LBS = torch.stack([p.G for p in pending])
+        count_B1 = counts_n.repeat_interleave(G_LBS.shape[1] // n)[:, None]
+        last = G_LBS.gather(2, (count_B1 - 1).expand(len(pending), -1, -1))
+        beyond = torch.arange(G_LBS.shape[2], device=G_LBS.device) >= count_B1
+        weight = (last - G_LBS).masked_fill_(beyond, float("-inf")).exp_()[..., None].unbind(0)
+        decay = last.exp_()[..., None].unbind(0)
+        for i, p in enumerate(pending):
+            views.conv[i].copy_(p.window.gather(1, at))
+            views.state[i].mul_(decay[i]).baddbmm_((p.k * weight[i]).transpose(1, 2), p.u)
+            self.states[i].pending = None
 
     def copy(self, source: int, target: int) -> None:
         """Make row ``target`` hold what row ``source`` holds."""

@@ -22,11 +22,11 @@ def one(state: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Te
 
     ``qk`` [B, 2, Dk] unit vectors, ``v`` [B, 1, Dv], ``decay`` (not its log) and ``beta`` [B, 1, 1].
     """
-    k = qk[:, 1:]
+    k = qk.narrow(1, 1, 1)
     state.mul_(decay)
     u = torch.baddbmm(v, k, state, alpha=-1).mul_(beta)
     state.baddbmm_(k.transpose(1, 2), u)
-    return torch.bmm(qk[:, :1], state)
+    return torch.bmm(qk.narrow(1, 0, 1), state)
 
 
 def few(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -42,7 +42,7 @@ def few(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[
     n, S, heads, _, Dk = qk.shape
     Dv = v.shape[-1]
     x = qk.permute(0, 2, 3, 1, 4).reshape(n * heads, 2 * S, Dk)
-    k = x[:, S:]
+    k = x.narrow(1, S, S)
     past = torch.bmm(x, state)
     gram = torch.bmm(x, k.transpose(1, 2))
     G, b = (t.transpose(1, 2).reshape(-1, S) for t in (g, beta))
@@ -50,11 +50,11 @@ def few(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[
     between = (G[:, :, None] - G[:, None, :]).exp_().tril_()
     since, b = G.exp()[..., None], b[..., None]
     v = v.transpose(1, 2).reshape(-1, S, Dv)
-    u = (v - past[:, S:] * since) * b
-    lower = gram[:, S:] * between * b
+    u = torch.addcmul(v, past.narrow(1, S, S), since, value=-1).mul_(b)
+    lower = gram.narrow(1, S, S) * (between * b)
     for t in range(1, S):  # forward substitution; S is small
-        u[:, t : t + 1].baddbmm_(lower[:, t : t + 1, :t], u[:, :t], alpha=-1)
-    o = torch.baddbmm(past[:, :S] * since, gram[:, :S] * between, u)
+        u.narrow(1, t, 1).baddbmm_(lower.narrow(1, t, 1).narrow(2, 0, t), u.narrow(1, 0, t), alpha=-1)
+    o = torch.baddbmm(past.narrow(1, 0, S) * since, gram.narrow(1, 0, S) * between, u)
     return o.view(n, heads, S, Dv).transpose(1, 2).reshape(n * S, heads, Dv), k, u, G
 
 

@@ -74,7 +74,7 @@ def _out(a: Attention, x_NH: Tensor, o: Tensor, p: Tensor) -> Tensor:
 def _qkv(a: Attention, p: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Rotated queries and keys [N, heads + kv_heads, D], and values [N, kv_heads * D], of a projection [N, ...]."""
     both, D = a.heads + a.kv_heads, a.head_dim
-    qk = a.qk_unit(p.narrow(1, 0, both * D).view(len(p), both, D)) * a.qk_scale
+    qk = a.qk_unit(p.narrow(1, 0, both * D).view(-1, both, D)) * a.qk_scale
     return _rotate(qk, cos, sin), p.narrow(1, both * D, a.kv_heads * D)
 
 

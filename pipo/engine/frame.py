@@ -108,7 +108,7 @@ class Frame:
         plan = self.plan(self.pos, S, self.length + S)
         h_NH = fw.step(self.w, self.arena, x_NH, plan)
         if S > 1:
-            self.arena.accept(self.first, S)
+            self.arena.accept(self.first, torch.full_like(self.pos, S))
         return h_NH, plan
 
     def last_place(self) -> Plan:
