@@ -209,9 +209,9 @@ def say(section: str, found: Any) -> list[str]:
         ]
     if section == "floors":
         return [f"machine: {found['machine']}"] + [
-            f"{s['shape']}, batch {s['batch']:>2}, {name}: step {m['step_ms']} ms, floor {m['floor_ms']}, over floor "
-            f"{m['over_floor']}; times regular {m['step_ratio']}, by the floor {m['floor_ratio']}, quotient "
-            f"{m['quotient']}"
+            f"{s['shape']}, batch {s['batch']:>2}, {name}: step {m['step_ms']} ms, over floor {m['over_floor']}, over "
+            f"its kernels alone {m['over_kernels']}; times regular {m['step_ratio']}, floor says {m['floor_ratio']} "
+            f"(quotient {m['quotient']}), kernels {m['kernels_ratio']} ({m['kernels_quotient']})"
             for s in found["shapes"]
             for name, m in s["methods"].items()
         ]

@@ -3,7 +3,8 @@
 Methods take turns of a few steps each, in one engine, and all turns start at the same context, which is not prefilled
 (``engine.start_at``). The machine is measured in the same run, torch calls of a step are counted. Two questions: how
 far is a step from what the machine allows, and does a method pay here as much as its floor says it could. The second
-does not depend on how good the engine is, as long as it is equally good for all: a quotient of 1 says that.
+does not depend on how good the engine is, as long as it is equally good for all: a quotient of 1 says that. Beside the
+floor stands the time of the step's own products and attention alone (bench/kernels.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import torch
 
 from bench import machine, roofline
+from bench.kernels import kernel_seconds
 from bench.machine import Machine
 from bench.shapes import random_model, shape_config
 from pipo.engine import TorchEngine
@@ -100,7 +102,11 @@ def floors(
                 for method in METHODS:
                     one = turn(engine, method, batch, context, steps, count=number == 0)
                     turns[method.name].append(one)
-            rows = {str(m.name): row(rates, shapes, m, batch, context, turns[m.name]) for m in METHODS}
+            rows = {
+                str(m.name): row(rates, shapes, m, batch, context, turns[m.name])
+                | {"kernels_ms": round(1e3 * kernel_seconds(engine, m, batch, places_at(m, context)), 4)}
+                for m in METHODS
+            }
             found.append({"shape": name, "batch": batch, "context": context, "methods": against_regular(rows)})
     return {"machine": msgspec.to_builtins(rates), "rounds": rounds, "steps": steps, "shapes": found}
 
@@ -125,9 +131,16 @@ def row(
 
 
 def against_regular(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows with step time and floor as multiples of regular's, and the quotient of the two (1: as the floor says)."""
-    base = rows["regular"]
+    """Rows with step time, floor and kernels as multiples of regular's, and how far the first is from the others.
+
+    ``quotient`` 1: a method costs over regular what its floor says; ``kernels_quotient`` 1: what its kernels say.
+    """
+    base = {field: rows["regular"][field] for field in ("step_ms", "floor_ms", "kernels_ms")}
     for r in rows.values():
-        step, floor = r["step_ms"] / base["step_ms"], r["floor_ms"] / base["floor_ms"]
-        r |= {"step_ratio": round(step, 3), "floor_ratio": round(floor, 3), "quotient": round(step / floor, 3)}
+        step, floor, kernels = (r[field] / base[field] for field in ("step_ms", "floor_ms", "kernels_ms"))
+        r |= {
+            "over_kernels": round(r["step_ms"] / r["kernels_ms"], 3),
+            "step_ratio": round(step, 3), "floor_ratio": round(floor, 3), "quotient": round(step / floor, 3),
+            "kernels_ratio": round(kernels, 3), "kernels_quotient": round(step / kernels, 3),
+        }  # fmt: skip
     return rows

@@ -20,6 +20,7 @@ from pipo.engine.batch import Batch
 from pipo.engine.cache import Arena
 from pipo.engine.commit import Progress
 from pipo.engine.graphs import Graphs
+from pipo.engine.heap import keep_freed_memory
 from pipo.engine.layout import make_weights
 from pipo.engine.limits import check
 from pipo.engine.plan import MemoryPlan, make_plan
@@ -73,6 +74,7 @@ class TorchEngine:
         self._cancelled: set[str] = set()
         self._prefilled = False
         self.weights = make_weights(model)
+        keep_freed_memory()
         self._arrange()
 
     @property
