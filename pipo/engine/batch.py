@@ -90,9 +90,11 @@ class Batch:
         return events
 
     def _commit(self, drawn: Drawn) -> list[Event]:
-        outcomes = drawn.tell(self._read(drawn))
+        read = self._read(drawn)
         now = time.perf_counter()
-        return [commit(row, o, now) for row, o in zip(self.rows, outcomes, strict=True) if row.finish is None]
+        sound = max(map(max, read.ids)) < self.w.vocab
+        rows = zip(self.rows, drawn.tell(read), strict=True)
+        return [commit(row, outcome, now, sound) for row, outcome in rows if row.finish is None]
 
     def _read(self, drawn: Drawn) -> Read:
         """Bring what was drawn to the host."""
