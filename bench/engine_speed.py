@@ -20,13 +20,14 @@ import torch
 from transformers import Qwen3_5ForCausalLM
 
 from bench import profile, speed_floors
+from bench.draft_head import draft_head
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method, Request, Sampling
 from pipo.lab.recipe import lab_config
 from pipo.model import PipoForCausalLM
 
 GREEDY = Sampling(temperature=0.0)
-SECTIONS = ("generate", "first_token", "steps", "floors", "outside")
+SECTIONS = ("generate", "first_token", "steps", "floors", "outside", "draft_head")
 PAPER = Sampling(temperature=1.0, top_k=20, top_p=0.95, presence_penalty=1.5)
 
 
@@ -176,6 +177,8 @@ def measure(section: str, args: argparse.Namespace) -> Any:
         return speed_floors.floors(
             args.device, batches=speed_floors.BATCHES, context=args.context, rounds=args.trials, steps=args.steps
         )
+    if section == "draft_head":
+        return draft_head(rounds=args.trials, steps=args.steps, context=args.context)
     if section == "outside":
         return profile.outside(steps=args.steps)
     regular, pipo = lab_model(False), lab_model(True)
@@ -200,6 +203,12 @@ def say(section: str, found: Any) -> list[str]:
         return [
             f"batch {s['batch']}: " + ", ".join(f"{k} {v['step_ms']} ms" for k, v in s["methods"].items())
             for s in found
+        ]
+    if section == "draft_head":
+        return [
+            f"{r['shape']}, vocabulary {r['vocabulary']}, batch {r['batch']}, {r['method']}: {r['whole_ms']} ms, with a "
+            f"draft head of {r['draft_vocabulary']} {r['small_ms']} ms, gain {r['gain']}, by the floor {r['floor_gain']}"
+            for r in found
         ]
     if section == "outside":
         return [

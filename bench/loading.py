@@ -37,10 +37,13 @@ def read_spec(spec: dict[str, Any], kind: type[S], job: str) -> S:
 def load(model: str, ctx: JobContext, family: str | None = None) -> Loaded:
     """The resident engine of a model and its tokenizer. Raises BadModel where the folder cannot be used."""
     from pipo.model import load_tokenizer
+    from pipo.model.threads import fit_threads
 
     folder = Path(resolve_model(model, family)).absolute()
     tokenizer = load_tokenizer(folder)
-    return Loaded(folder, ctx.resident(str(folder), lambda: make_engine(folder)), tokenizer)
+    engine = ctx.resident(str(folder), lambda: make_engine(folder))
+    fit_threads(engine.model)  # each time: residents of other sizes share the process
+    return Loaded(folder, engine, tokenizer)
 
 
 def make_engine(folder: Path) -> Engine:
@@ -52,11 +55,9 @@ def make_engine(folder: Path) -> Engine:
 
     from pipo.engine import TorchEngine
     from pipo.model import load_model, load_tokenizer
-    from pipo.model.threads import fit_threads
 
     tokenizer = load_tokenizer(folder)
     model = load_model(folder, device=device(), dtype=getattr(torch, default_dtype()))
-    fit_threads(model)
     engine: Engine = TorchEngine(model, decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
     return engine
 

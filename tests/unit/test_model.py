@@ -143,3 +143,18 @@ def test_truncated_weights_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BadModel, match="cannot be read as safetensors"):
         load_model(folder)
+
+
+def test_threads_follow_the_model_at_hand(monkeypatch):
+    from pipo.model import threads
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "ALL", 2)
+    try:
+        threads.fit_threads(torch.nn.Linear(4, 4))
+        assert torch.get_num_threads() == 1
+        monkeypatch.setattr(threads, "SMALL", 10)
+        threads.fit_threads(torch.nn.Linear(4, 4))
+        assert torch.get_num_threads() == 2, "a large model after a small one gets all threads again"
+    finally:
+        torch.set_num_threads(before)
