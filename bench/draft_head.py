@@ -17,6 +17,7 @@ from bench.shapes import random_model, shape_config
 from bench.speed_floors import MOST_TOKENS, SKIPPED, turn
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method
+from pipo.model.draft_vocab import eos_ids
 
 METHODS = (Method("eagle", depth=3), Method("pipo", threshold=0.0))
 
@@ -32,8 +33,9 @@ def draft_head(
         config.vocab_size = vocab
         model, size = random_model(config, "cpu", torch.float32), vocab // share
         room = context + MOST_TOKENS * (steps + SKIPPED + 4)
-        engines = {None: TorchEngine(model, max_batch=max(batches), context=room, mixed=True)}
-        eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        engines: dict[int | None, TorchEngine] = {}
+        engines[None] = TorchEngine(model, max_batch=max(batches), context=room, mixed=True)
+        eos = eos_ids(config)
         ids = [i for i in range(vocab) if i not in (config.pad_token_id, *eos)][: size - len(eos)]
         model.set_draft_vocab(torch.tensor(sorted(ids + eos)))
         engines[size] = TorchEngine(model, max_batch=max(batches), context=room, mixed=True)

@@ -206,8 +206,8 @@ def say(section: str, found: Any) -> list[str]:
         ]
     if section == "draft_head":
         return [
-            f"{r['shape']}, vocabulary {r['vocabulary']}, batch {r['batch']}, {r['method']}: {r['whole_ms']} ms, with a "
-            f"draft head of {r['draft_vocabulary']} {r['small_ms']} ms, gain {r['gain']}, by the floor {r['floor_gain']}"
+            f"{r['shape']}, vocabulary {r['vocabulary']}, batch {r['batch']}, {r['method']}: {r['whole_ms']} ms, with "
+            f"a draft head of {r['draft_vocabulary']} {r['small_ms']} ms, gain {r['gain']}, floor's {r['floor_gain']}"
             for r in found
         ]
     if section == "outside":

@@ -65,6 +65,7 @@ def of_shape(shape: str, settings: LatencySpec, ctx: JobContext) -> Subject:
 
     from bench.shapes import random_model, shape_config
     from pipo.engine import TorchEngine
+    from pipo.model.draft_vocab import eos_ids
     from pipo.model.threads import fit_threads
 
     config = shape_config(shape)
@@ -81,8 +82,7 @@ def of_shape(shape: str, settings: LatencySpec, ctx: JobContext) -> Subject:
     model = random_model(config, device, dtype, settings.seed)
     fit_threads(model)
     engine: Any = TorchEngine(model, max_batch=1, context=context, mixed=True)
-    eos = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else (config.eos_token_id,)
-    special = {config.pad_token_id, *eos}
+    special = {config.pad_token_id, *eos_ids(config)}
     words = [i for i in range(config.vocab_size) if i not in special]
     text = json.dumps(config.to_dict(), sort_keys=True, default=str)
     mark = settings_hash({"config": text, "dtype": str(dtype), "seed": settings.seed})

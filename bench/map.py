@@ -204,6 +204,7 @@ class Bench:
 
     def __init__(self, settings: MapSpec, config: Any, dtype: torch.dtype, ctx: JobContext) -> None:
         from pipo.engine import TorchEngine
+        from pipo.model.draft_vocab import eos_ids
         from pipo.model.threads import fit_threads
 
         self.settings, self.ctx = settings, ctx
@@ -211,7 +212,7 @@ class Bench:
         model = random_model(config, loading.device(), dtype, settings.seed)
         fit_threads(model)
         self.engine: Any = TorchEngine(model, max_batch=1, context=SMALL, mixed=True)
-        eos = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else [config.eos_token_id]
+        eos = eos_ids(config)
         self.prompt = tuple(i for i in range(len(eos) + 3) if i not in (config.pad_token_id, *eos))[:2]
         self.turns = 0
 

@@ -9,6 +9,7 @@ from pipo.engine.commit import Limits
 from pipo.engine.plan import MemoryPlan
 from pipo.engine.types import MOST_TOP_LOGPROBS, Request
 from pipo.errors import BadInput
+from pipo.model.draft_vocab import eos_ids
 
 NO_LIMIT = 1 << 62
 
@@ -29,8 +30,7 @@ def check(r: Request, model: Any, plan: MemoryPlan, *, mixed: bool, can_decode: 
     if r.logprobs is not None and not 0 <= r.logprobs <= MOST_TOP_LOGPROBS:
         raise BadInput(f"logprobs {r.logprobs} must lie in [0, {MOST_TOP_LOGPROBS}]")
     room = _room(r, model.config.max_position_embeddings, plan)
-    eos = model.config.eos_token_id
-    ids = frozenset(() if r.ignore_eos or eos is None else eos if isinstance(eos, (list, tuple)) else (eos,))
+    ids = frozenset(() if r.ignore_eos else eos_ids(model.config))
     slots = min(r.max_slots or NO_LIMIT, room)
     return Limits(slots, r.max_tokens or NO_LIMIT, ids, model.config.pad_token_id, model.config.vocab_size)
 
