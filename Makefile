@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`; each creates what it needs from an empty clone.
-#   demo       set-up, the comparison, latency and threshold jobs on the embedded lab, the report
+#   demo       set-up, the comparison, latency, map and threshold jobs on the embedded lab, the report
 #   test       checks and the whole suite            test-fast  the suite without what is slow
 #   check      ruff, mypy, import-linter              setup      .venv with the pinned CPU set
 #   clean      caches and demo results                distclean  .venv as well
@@ -17,11 +17,12 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-# Items per task (samples are 4 an item), trials and input lengths of the demo.
+# Items per task (samples are 4 an item), trials, and steps a cell of the map in the demo.
 DEMO_HOME ?= $(CURDIR)/.pipo-home
 DEMO_OUT ?= report
 DEMO_COMPARE ?= --limit 100
 DEMO_LATENCY ?= --trials 5
+DEMO_MAP ?= --steps 12
 DEMO_ABLATE ?= --limit 50
 
 # Only this clone's packages: nothing from the user's or the machine's Python.
@@ -64,6 +65,7 @@ demo: $(STAMP)
 	trap '$$pipo down >/dev/null 2>&1 || true' EXIT; \
 	$$pipo bench compare $(DEMO_COMPARE); \
 	$$pipo bench latency $(DEMO_LATENCY); \
+	$$pipo bench map $(DEMO_MAP); \
 	$$pipo ablate threshold $(DEMO_ABLATE); \
 	$$pipo report --out $(DEMO_OUT); \
 	echo "report: $(CURDIR)/$(DEMO_OUT)/report.md ($$((SECONDS / 60)) min $$((SECONDS % 60)) s after installation)"
