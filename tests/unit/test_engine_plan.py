@@ -1,4 +1,4 @@
-"""The memory plan, chunked prefill, rows that come, go and move, and steps run through static tensors."""
+"""The memory plan, chunked prefill, rows that come, go and move."""
 
 import itertools
 
@@ -9,7 +9,6 @@ import torch
 
 from pipo.decode.sampling import Stream
 from pipo.engine import TorchEngine
-from pipo.engine.graphs import padded_length, padded_rows
 from pipo.engine.numbers import PLACES, Numbers
 from pipo.engine.plan import SLACK
 from pipo.engine.types import Method, Request, Sampling
@@ -133,28 +132,6 @@ def _check_rows(engine: TorchEngine) -> None:
         assert batch.first == at and batch.n > 0
         at = batch.end
     assert at + (engine._long is not None) <= engine.plan.rows
-
-
-@each()
-def test_steps_through_static_tensors_equal_plain_ones(models, method):
-    rs = [
-        request(f"r{i}", 3 + 5 * i, method, sampling=SAMPLINGS[i % 3], max_slots=4 + 3 * i) for i in range(5)
-    ]  # fmt: skip
-    model = models[method.pairs]
-    want = {r.id: alone(model, r) for r in rs}
-    engine = TorchEngine(model, max_batch=8, graphs=True)
-    assert engine._graphs is not None and not engine._graphs.record
-    assert {i: tokens(e) for i, e in engine.generate(rs).items()} == want
-    assert 1 <= len(engine._graphs.kept) <= 8
-
-
-def test_static_shapes_are_few():
-    assert [padded_rows(n, 100) for n in (1, 2, 3, 5, 64)] == [1, 2, 4, 8, 64]
-    assert padded_rows(5, 2) == 5, "no free rows to pad with"
-    lengths = [padded_length(n, 1 << 17) for n in range(1, 1 << 17, 97)]
-    assert len(set(lengths)) < 45 and lengths == sorted(lengths)
-    assert all(n <= padded_length(n, 1 << 17) < n + max(256, n / 4 + 1) for n in range(1, 1 << 17, 97))
-    assert padded_length(900, 1000) == 1000
 
 
 def test_numbers_are_those_of_each_stream():
