@@ -46,6 +46,7 @@ class Plan(NamedTuple):
     mask: Tensor | None  # [n, 1, S * group or 1, length], added to the scores
     ends_n: Tensor  # places of each row that count after the pass
     views: Views
+    keep: bool  # all S tokens stay, whatever comes of them
 
 
 class KV:
@@ -60,7 +61,7 @@ class KV:
 
 class Pending(NamedTuple):
     """What a pass over S tokens leaves for ``accept``: the conv window [n, K-1+S, C], keys [B, S, Dk], the values that
-    the delta rule writes [B, S, Dv] and the cumulated log decay [B, S]."""
+    the delta rule writes [B, S, Dv] and the cumulated log decay [B, S, 1]."""
 
     window: Tensor
     k: Tensor
@@ -102,7 +103,7 @@ class Arena:
         self._views: dict[tuple[int, int], Views] = {}
         self._starts = torch.arange(R, device=w.device) * P
 
-    def place(self, first: int, pos_n: Tensor, S: int, length: int, ragged: bool) -> Plan:
+    def place(self, first: int, pos_n: Tensor, S: int, length: int, ragged: bool, keep: bool = False) -> Plan:
         """Plan a pass over S tokens a row, the first at ``pos_n``; ``length``: no row looks beyond. Tensors only."""
         w, n = self.w, len(pos_n)
         pos_nS = pos_n[:, None] if S == 1 else pos_n[:, None] + torch.arange(S, device=w.device)
@@ -117,7 +118,7 @@ class Arena:
                 mask = mask.repeat_interleave(w.heads // w.kv_heads, 1)
             mask = mask[:, None]
         cos, sin = self.cos_PD[flat], self.sin_PD[flat]
-        return Plan(first, n, S, length, write, cos[:, None], sin[:, None], mask, pos_n + S, self.views(first, n))
+        return Plan(first, n, S, length, write, cos[:, None], sin[:, None], mask, pos_n + S, self.views(first, n), keep)
 
     def views(self, first: int, n: int) -> Views:
         """The views of a range of rows."""
@@ -132,23 +133,24 @@ class Arena:
 
     def accept(self, first: int, counts_n: Tensor) -> None:
         """Write the states of the first ``counts`` tokens of each row of the last pass; the others never were."""
-        pending = [s.pending for s in self.states if s.pending is not None]
+        layers = [i for i, s in enumerate(self.states) if s.pending is not None]
+        pending = [p for s in self.states if (p := s.pending) is not None]
         if not pending:
             return
         views, n = self.views(first, counts_n.shape[0]), counts_n.shape[0]
         taps, C = views.conv[0].shape[1:]
         at = counts_n[:, None] + torch.arange(taps, device=counts_n.device)
         at = at[:, :, None].expand(-1, -1, C)
-        G_LBS = torch.stack([p.G for p in pending])
-        count_B1 = counts_n.repeat_interleave(G_LBS.shape[1] // n)[:, None]
-        last = G_LBS.gather(2, (count_B1 - 1).expand(len(pending), -1, -1))
-        beyond = torch.arange(G_LBS.shape[2], device=G_LBS.device) >= count_B1
-        weight = (last - G_LBS).masked_fill_(beyond, float("-inf")).exp_()[..., None].unbind(0)
-        decay = last.exp_()[..., None].unbind(0)
-        for i, p in enumerate(pending):
-            views.conv[i].copy_(p.window.gather(1, at))
-            views.state[i].mul_(decay[i]).baddbmm_((p.k * weight[i]).transpose(1, 2), p.u)
-            self.states[i].pending = None
+        G = torch.stack([p.G for p in pending])
+        count_B11 = counts_n.repeat_interleave(G.shape[1] // n)[:, None, None]
+        last = G.gather(2, (count_B11 - 1).expand(len(pending), -1, -1, -1))
+        beyond = torch.arange(G.shape[2], device=G.device)[:, None] >= count_B11
+        weight = (last - G).masked_fill_(beyond, float("-inf")).exp_().unbind(0)
+        decay = last.exp_().unbind(0)
+        for layer, p, a, m in zip(layers, pending, decay, weight, strict=True):
+            views.conv[layer].copy_(p.window.gather(1, at))
+            views.state[layer].mul_(a).baddbmm_((p.k * m).transpose(1, 2), p.u)
+            self.states[layer].pending = None
 
     def copy(self, source: int, target: int) -> None:
         """Make row ``target`` hold what row ``source`` holds."""

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALL = 1 << 18  # numbers of a layer's states up to which fewer calls count more than passes over them
+
 
 def one(state: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
     """One token: updates ``state`` [B, Dk, Dv] in place and returns the output [B, 1, Dv] (unscaled query).
@@ -29,6 +31,18 @@ def one(state: Tensor, qk: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Te
     return torch.bmm(qk.narrow(1, 0, 1), state)
 
 
+def in_turn(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+    """S tokens a row, one after the other, all of which stay: updates ``state``; arguments and output as of ``few``."""
+    n, _, heads, _, Dk = qk.shape
+    decay, Dv = g.exp(), v.shape[-1]
+    steps = (t.unbind(1) for t in (qk, v, decay, beta))
+    out = [
+        one(state, a.reshape(-1, 2, Dk), b.reshape(-1, 1, Dv), c.reshape(-1, 1, 1), d.reshape(-1, 1, 1))
+        for a, b, c, d in zip(*steps, strict=True)
+    ]
+    return torch.stack([o.view(n, heads, Dv) for o in out], 1).flatten(0, 1)
+
+
 def few(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """S tokens a row from the state before them, [B, Dk, Dv], which stays as it is.
 
@@ -37,25 +51,36 @@ def few(state: Tensor, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[
 
     Returns:
         outputs [n*S, Hv, Dv] (unscaled query), keys [B, S, Dk], written values u [B, S, Dv], cumulated log decay
-        [B, S].
+        [B, S, 1].
     """
     n, S, heads, _, Dk = qk.shape
     Dv = v.shape[-1]
     x = qk.permute(0, 2, 3, 1, 4).reshape(n * heads, 2 * S, Dk)
     k = x.narrow(1, S, S)
-    past = torch.bmm(x, state)
-    gram = torch.bmm(x, k.transpose(1, 2))
-    G, b = (t.transpose(1, 2).reshape(-1, S) for t in (g, beta))
+    past_q, past_k = torch.bmm(x, state).split(S, 1)
+    gram_q, gram_k = torch.bmm(x, k.transpose(1, 2)).split(S, 1)
+    G, b = (t.transpose(1, 2).reshape(-1, S, 1) for t in (g, beta))
     G = G.cumsum(1)
-    between = (G[:, :, None] - G[:, None, :]).exp_().tril_()
-    since, b = G.exp()[..., None], b[..., None]
-    v = v.transpose(1, 2).reshape(-1, S, Dv)
-    u = torch.addcmul(v, past.narrow(1, S, S), since, value=-1).mul_(b)
-    lower = gram.narrow(1, S, S) * (between * b)
-    for t in range(1, S):  # forward substitution; S is small
-        u.narrow(1, t, 1).baddbmm_(lower.narrow(1, t, 1).narrow(2, 0, t), u.narrow(1, 0, t), alpha=-1)
-    o = torch.baddbmm(past.narrow(1, 0, S) * since, gram.narrow(1, 0, S) * between, u)
+    between = (G - G.transpose(1, 2)).exp_().tril_()
+    since = G.exp()
+    u = torch.addcmul(v.transpose(1, 2).reshape(-1, S, Dv), past_k, since, value=-1).mul_(b)
+    u = solve_lower(gram_k * (between * b), u)
+    o = torch.baddbmm(past_q * since, gram_q * between, u)
     return o.view(n, heads, S, Dv).transpose(1, 2).reshape(n * S, heads, Dv), k, u, G
+
+
+def solve_lower(lower: Tensor, right: Tensor) -> Tensor:
+    """x of (1 + L) x = right, L the part of ``lower`` [B, S, S] below its diagonal; ``right`` [B, S, Dv].
+
+    Up to four rows as a product: L^4 is 0, so the inverse is (1 - L)(1 + L^2), in few calls.
+    """
+    S = lower.shape[1]
+    if S > 4:
+        return torch.linalg.solve_triangular(lower, right, upper=False, unitriangular=True)
+    lower = lower.tril_(-1)
+    if S > 2:
+        right = torch.baddbmm(right, torch.bmm(lower, lower), right)
+    return torch.baddbmm(right, lower, right, alpha=-1)
 
 
 def many(

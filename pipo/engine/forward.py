@@ -20,6 +20,11 @@ from pipo.engine.cache import KV, Arena, Pending, Plan, State
 from pipo.engine.weights import Attention, Layer, LinearAttention, Weights
 
 
+def f32(x: Tensor) -> Tensor:
+    """``x.float()``, which takes most of a microsecond even where it does nothing."""
+    return x if x.dtype is torch.float32 else x.float()
+
+
 def embed(w: Weights, ids: Tensor) -> Tensor:
     """Token embeddings, [...] -> [..., H]; an id that marks a failed row (the vocabulary's size) reads the last."""
     return F.embedding(ids.clamp(max=w.vocab - 1), w.embed)
@@ -36,12 +41,12 @@ def fold(w: Weights, ids_nT: Tensor) -> Tensor:
 
 def logits(w: Weights, h_NH: Tensor) -> Tensor:
     """Float32 logits [N, V] of the backbone's hiddens [N, H]; -inf at PAD."""
-    return w.head(h_NH).float()
+    return f32(w.head(h_NH))
 
 
 def draft_logits(w: Weights, d_NH: Tensor) -> Tensor:
     """Float32 logits of draft hiddens over the draft vocabulary, [N, len(w.mtp.ids)], or as ``logits`` without one."""
-    return w.mtp.head(d_NH).float()
+    return f32(w.mtp.head(d_NH))
 
 
 def confidence(w: Weights, h_NH: Tensor, d_NH: Tensor) -> Tensor:
@@ -64,38 +69,36 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, swapped, sin)
 
 
-def _out(a: Attention, x_NH: Tensor, o: Tensor, p: Tensor) -> Tensor:
+def _out(a: Attention, x_NH: Tensor, o: Tensor, gate: Tensor | None) -> Tensor:
     """Output gate, output projection and residual."""
-    if a.gated:
-        o = o * p.narrow(1, p.shape[1] - o.shape[1], o.shape[1]).sigmoid()
-    return a.out(o, x_NH)
+    return a.out(o if gate is None else o * gate.sigmoid(), x_NH)
 
 
-def _qkv(a: Attention, p: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotated queries and keys [N, heads + kv_heads, D], and values [N, kv_heads * D], of a projection [N, ...]."""
-    both, D = a.heads + a.kv_heads, a.head_dim
-    qk = a.qk_unit(p.narrow(1, 0, both * D).view(-1, both, D)) * a.qk_scale
-    return _rotate(qk, cos, sin), p.narrow(1, both * D, a.kv_heads * D)
+def _qkv(a: Attention, x_NH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rotated queries and keys [N, heads + kv_heads, D], values [N, kv_heads * D], and the gate if there is one."""
+    qk, v, *gate = a.proj(a.unit(x_NH)).split_with_sizes(a.sizes, 1)
+    qk = a.qk_unit(qk.view(-1, a.heads + a.kv_heads, a.head_dim)) * a.qk_scale
+    return _rotate(qk, cos, sin), v, gate[0] if gate else None
 
 
 def _attention_step(a: Attention, kv: KV, layer: int, x_NH: Tensor, plan: Plan) -> Tensor:
-    p = a.proj(a.unit(x_NH))
-    qk, v = _qkv(a, p, plan.cos, plan.sin)
-    kv.k_flat.index_copy_(0, plan.write, qk.narrow(1, a.heads, a.kv_heads).flatten(1))
+    qk, v, gate = _qkv(a, x_NH, plan.cos, plan.sin)
+    q, k = qk.split_with_sizes((a.heads, a.kv_heads), 1)
+    kv.k_flat.index_copy_(0, plan.write, k.flatten(1))
     kv.v_flat.index_copy_(0, plan.write, v)
-    return _out(a, x_NH, attend(qk.narrow(1, 0, a.heads), layer, plan, a.kv_heads), p)
+    return _out(a, x_NH, attend(q, layer, plan, a.kv_heads), gate)
 
 
 def _gates(a: LinearAttention, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Split a projection into conv input, output gate z, beta and the log of the decay g (both float32)."""
     qkv, z, b, dt = p.split_with_sizes(a.sizes, -1)
-    return qkv, z, b.float().sigmoid(), F.softplus(dt.float()) * a.decay
+    return qkv, z, f32(b).sigmoid(), F.softplus(f32(dt)) * a.decay
 
 
 def _linear_out(a: LinearAttention, x_NH: Tensor, o: Tensor, z: Tensor) -> Tensor:
     """Norm before gate, output projection and residual; ``o`` [N, Hv, Dv] float32."""
-    o = a.out_unit(o).flatten(1) * F.silu(z.float())
-    return a.out(o.to(x_NH.dtype), x_NH)
+    o = a.out_unit(o).flatten(1) * F.silu(f32(z))
+    return a.out(o if x_NH.dtype is o.dtype else o.to(x_NH.dtype), x_NH)
 
 
 def _linear_step(a: LinearAttention, state: State, layer: int, x_NH: Tensor, plan: Plan) -> Tensor:
@@ -114,25 +117,29 @@ def _linear_step(a: LinearAttention, state: State, layer: int, x_NH: Tensor, pla
         o = delta.one(rec, qk.view(-1, 2, a.key_dim), v.reshape(-1, 1, a.value_dim), g.exp().view(-1, 1, 1),
                       beta.view(-1, 1, 1))  # fmt: skip
         return _linear_out(a, x_NH, o.view(n, -1, a.value_dim), z)
-    parts = (t.unflatten(0, (n, S)) for t in (qk, v, g, beta))
-    o, k, u, G = delta.few(rec, *parts)
+    qk, v, g, beta = (t.unflatten(0, (n, S)) for t in (qk, v, g, beta))
+    if plan.keep and rec.numel() <= delta.SMALL:
+        conv.copy_(window.narrow(1, S, taps - 1))
+        return _linear_out(a, x_NH, delta.in_turn(rec, qk, v, g, beta), z)
+    o, k, u, G = delta.few(rec, qk, v, g, beta)
     state.pending = Pending(window, k, u, G)
     return _linear_out(a, x_NH, o, z)
 
 
 def _heads(a: LinearAttention, mixed_NC: Tensor) -> tuple[Tensor, Tensor]:
     """Unit queries and keys [N, Hv, 2, Dk] and values [N, Hv, Dv] of the convolution's output, float32."""
-    keys = 2 * a.key_heads * a.key_dim
-    qk = a.qk_unit(mixed_NC.narrow(1, 0, keys).float().view(-1, a.key_heads, 2, a.key_dim))
+    qk, v = f32(mixed_NC).split_with_sizes((2 * a.key_heads * a.key_dim, a.value_heads * a.value_dim), 1)
+    qk = a.qk_unit(qk.view(-1, a.key_heads, 2, a.key_dim))
     if a.value_heads > a.key_heads:
         qk = qk.repeat_interleave(a.value_heads // a.key_heads, 1)
-    return qk, mixed_NC.narrow(1, keys, a.value_heads * a.value_dim).float().unflatten(1, (-1, a.value_dim))
+    return qk, v.unflatten(1, (-1, a.value_dim))
 
 
 def step(w: Weights, arena: Arena, x_NH: Tensor, plan: Plan) -> Tensor:
     """Backbone hiddens [N, H] after the final norm for S new inputs a row, [n*S, H], placed by ``plan``.
 
-    Keys and values are written, with S = 1 the states as well; with more, ``arena.accept`` writes them.
+    Keys and values are written, with S = 1 the states as well; with more, ``arena.accept`` writes them, unless the plan
+    says that all tokens stay and a layer's states are small.
     """
     full = linear = 0
     for layer in w.layers:
@@ -192,11 +199,10 @@ def _write(kv: KV, c: Chunk, k_NE: Tensor, v_NE: Tensor) -> None:
 
 
 def _attention_prefill(a: Attention, kv: KV, x_NH: Tensor, c: Chunk) -> Tensor:
-    p = a.proj(a.unit(x_NH))
     n, T, D = len(c.lens), c.T, a.head_dim
     cos, sin = (t if n == 1 else t.repeat(n, 1, 1) for t in (c.cos, c.sin))
-    qk, v = _qkv(a, p, cos, sin)
-    q, k = qk.narrow(1, 0, a.heads), qk.narrow(1, a.heads, a.kv_heads)
+    qk, v, gate = _qkv(a, x_NH, cos, sin)
+    q, k = qk.split_with_sizes((a.heads, a.kv_heads), 1)
     _write(kv, c, k.flatten(1), v)
     q, k, v = (t.reshape(n, T, -1, D).transpose(1, 2) for t in (q, k, v))
     if c.start == 0:
@@ -204,7 +210,7 @@ def _attention_prefill(a: Attention, kv: KV, x_NH: Tensor, c: Chunk) -> Tensor:
     else:
         k_old, v_old = (t[c.first, : c.start].unflatten(1, (a.kv_heads, -1)).transpose(0, 1) for t in (kv.k, kv.v))
         o = attend_chunk(q[0], k_old, v_old, k[0], v[0])[None]
-    return _out(a, x_NH, o.transpose(1, 2).reshape(n * T, -1), p)
+    return _out(a, x_NH, o.transpose(1, 2).reshape(n * T, -1), gate)
 
 
 def _linear_prefill(a: LinearAttention, state: State, x_NH: Tensor, c: Chunk) -> Tensor:

@@ -105,7 +105,7 @@ class Frame:
 
     def backbone(self, x_NH: Tensor, S: int = 1) -> tuple[Tensor, Plan]:
         """Run S new inputs a row and keep all of them; hiddens [n*S, H] and the plan, for the MTP pass."""
-        plan = self.plan(self.pos, S, self.length + S)
+        plan = self.arena.place(self.first, self.pos, S, self.length + S, self.ragged, keep=True)
         h_NH = fw.step(self.w, self.arena, x_NH, plan)
         if S > 1:
             self.arena.accept(self.first, torch.full_like(self.pos, S))

@@ -121,7 +121,7 @@ def _attention(m: Any, norm: Any, rotary_dim: int, keys_alone: bool = False) -> 
         head_dim=D,
         qk_unit=Unit(D, _eps(m.q_norm), q),
         qk_scale=torch.cat([q_scale.expand(heads, D), k_scale.expand(kv_heads, D)]).to(q.dtype),
-        gated=gated,
+        sizes=((heads + kv_heads) * D, kv_heads * D, *([heads * D] if gated else [])),
         out=Linear(m.o_proj.weight.detach().t(), out_bias),
     )
 

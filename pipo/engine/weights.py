@@ -58,7 +58,7 @@ class LinearAttention:
 
 @dataclass(slots=True)
 class Attention:
-    """Full attention. ``proj`` gives [q | k | v | gate], ``kv`` its k and v columns alone (None where never used so).
+    """Full attention. ``proj`` gives [q k | v | gate] (``sizes``), ``kv`` its k and v columns alone (None: never used).
 
     Head dimensions in ``rotary_order``.
     """
@@ -71,7 +71,7 @@ class Attention:
     head_dim: int
     qk_unit: Unit
     qk_scale: Tensor
-    gated: bool
+    sizes: tuple[int, ...]
     out: Linear
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipo.engine import delta
 from pipo.engine import forward as fw
 from pipo.engine.attention import attend_chunk
 from pipo.engine.cache import Arena
@@ -166,3 +167,25 @@ def test_rotary_order_keeps_partners_half_a_head_apart():
     order = rotary_order(16, 4)
     assert sorted(order) == list(range(16))
     assert [order[i] for i in (0, 8, 1, 9)] == [0, 2, 1, 3], "rotary pairs (0, 2) and (1, 3) swap across the halves"
+
+
+@pytest.mark.parametrize("S", [1, 2, 3, 4, 5, 9])
+@torch.inference_mode()
+def test_the_delta_rules_forms_agree(S):
+    """One token after the other, a few at once and then written, a prompt in blocks: the same outputs and states."""
+    n, heads, D = 3, 2, 16
+    qk = torch.nn.functional.normalize(torch.randn(n, S, heads, 2, D), dim=-1)
+    v, g, beta = torch.randn(n, S, heads, D), -3 * torch.rand(n, S, heads), torch.rand(n, S, heads)
+    before = torch.randn(n, heads, D, D)
+    state = before.flatten(0, 1).clone()
+    want = delta.in_turn(state, qk, v, g, beta)
+    kept = before.flatten(0, 1).clone()
+    got, k, u, G = delta.few(kept, qk, v, g, beta)
+    assert torch.equal(kept, before.flatten(0, 1)), "the state is only read"
+    close(got, want, 1e-5)
+    written = before.flatten(0, 1) * G[:, -1:].exp() + (k * (G[:, -1:] - G).exp()).transpose(1, 2) @ u
+    close(written, state, 1e-5)
+    for size in (None, 2, 16):
+        got, after = delta.many(before, qk, v, g, beta, size)
+        close(got.flatten(0, 1), want, 1e-5)
+        close(after.flatten(0, 1), state, 1e-5)
