@@ -51,6 +51,16 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         if self.call_s < 0 or self.memory < 0:
             raise BadInput(f"call_s {self.call_s} and memory {self.memory} of machine {self.name!r} must be >= 0")
 
+    def best(self, other: Machine) -> Machine:
+        """The better of two measurements of one machine, rate by rate: neighbours only ever take away."""
+        return msgspec.structs.replace(
+            self,
+            bandwidth=max(self.bandwidth, other.bandwidth),
+            matmul_rate=max(self.matmul_rate, other.matmul_rate),
+            attention_rate=max(self.attention_rate, other.attention_rate),
+            call_s=min(self.call_s, other.call_s),
+        )
+
 
 MACHINES = {
     m.name: m

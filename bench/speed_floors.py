@@ -1,10 +1,10 @@
 """Steps of every method against their floors, on one random PIPO model of a shape: section ``floors`` of engine_speed.
 
 Methods take turns of a few steps each, in one engine, and all turns start at the same context, which is not prefilled
-(``engine.start_at``). The machine is measured in the same run, torch calls of a step are counted. Two questions: how
-far is a step from what the machine allows, and does a method pay here as much as its floor says it could. The second
-does not depend on how good the engine is, as long as it is equally good for all: a quotient of 1 says that. Beside the
-floor stands the time of the step's own products and attention alone (bench/kernels.py).
+(``engine.start_at``). The machine is measured before, between and after, and the best counts; torch calls of a step are
+counted. Two questions: how far is a step from what the machine allows, and does a method pay here as much as its floor
+says it could. The second does not depend on how good the engine is, as long as it is equally good for all: a quotient
+of 1 says that. Beside the floor stands the time of the step's own products and attention alone (bench/kernels.py).
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ def floors(
 ) -> dict[str, Any]:
     """The section: the machine, and for each shape and batch the methods' steps beside their floors."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    rates = machine.measure(device, dtype)
-    found = []
+    rates, cells = machine.measure(device, dtype), []
     for name, sizes in batches.items():
         engine = engine_for(name, device, max(sizes), context, steps)
         shapes = roofline.shapes_of(engine.model)
@@ -102,12 +101,17 @@ def floors(
                 for method in METHODS:
                     one = turn(engine, method, batch, context, steps, count=number == 0)
                     turns[method.name].append(one)
-            rows = {
-                str(m.name): row(rates, shapes, m, batch, context, turns[m.name])
-                | {"kernels_ms": round(1e3 * kernel_seconds(engine, m, batch, places_at(m, context)), 4)}
-                for m in METHODS
-            }
-            found.append({"shape": name, "batch": batch, "context": context, "methods": against_regular(rows)})
+            kernels = {m.name: kernel_seconds(engine, m, batch, places_at(m, context)) for m in METHODS}
+            cells.append((name, batch, shapes, turns, kernels))
+        rates = rates.best(machine.measure(device, dtype))
+    found = []
+    for name, batch, shapes, turns, kernels in cells:
+        rows = {
+            str(m.name): row(rates, shapes, m, batch, context, turns[m.name])
+            | {"kernels_ms": round(1e3 * kernels[m.name], 4)}
+            for m in METHODS
+        }
+        found.append({"shape": name, "batch": batch, "context": context, "methods": against_regular(rows)})
     return {"machine": msgspec.to_builtins(rates), "rounds": rounds, "steps": steps, "shapes": found}
 
 

@@ -44,3 +44,10 @@ def test_calls_are_operators_dispatched_views_among_them() -> None:
     assert count_calls(lambda: None) == 0
     with torch.inference_mode():
         assert count_calls(lambda: x + x) == 1
+
+
+def test_the_best_of_two_measurements_counts() -> None:
+    a = machine.Machine(name="m", bandwidth=2.0, matmul_rate=5.0, attention_rate=1.0, call_s=3.0)
+    b = machine.Machine(name="m", bandwidth=1.0, matmul_rate=6.0, attention_rate=1.5, call_s=2.0)
+    best = machine.Machine(name="m", bandwidth=2.0, matmul_rate=6.0, attention_rate=1.5, call_s=2.0)
+    assert a.best(b) == b.best(a) == best
