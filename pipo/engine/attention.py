@@ -19,6 +19,8 @@ from torch import Tensor
 
 from pipo.engine.cache import Plan
 
+BLOCK = 512  # queries of a long prompt's chunk that share a mask
+
 
 @cache
 def flash(device: torch.device, dtype: torch.dtype) -> Any:
@@ -62,19 +64,30 @@ def attend_chunk(q_hTD: Tensor, k_LD: Tensor, v_LD: Tensor, k_TD: Tensor, v_TD: 
     Keys and values are [kv_heads, L or T, D]. Returns [heads, T, D].
     """
     heads, T, D = q_hTD.shape
-    G = heads // len(k_TD)
-    if q_hTD.device.type == "cpu":  # two passes without a mask, put together by their sums of exponentials
-        over = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        q = q_hTD.reshape(1, -1, G * T, D)
-        old, old_sum = over(q, k_LD[None], v_LD[None], scale=1.0)
-        k, v = (t.repeat_interleave(G, 0)[None] for t in (k_TD, v_TD))
-        new, new_sum = over(q_hTD[None], k, v, is_causal=True, scale=1.0)
-        share = (old_sum.reshape(heads, T) - new_sum.reshape(heads, T)).sigmoid()[..., None]
-        return torch.lerp(new[0], old.reshape(heads, T, D), share)
-    k, v = torch.cat([k_LD, k_TD], 1), torch.cat([v_LD, v_TD], 1)
-    past = torch.ones(T, k_LD.shape[1], dtype=torch.bool, device=q_hTD.device)
-    seen = torch.cat([past, torch.ones(T, T, dtype=torch.bool, device=q_hTD.device).tril()], 1)
-    o = F.scaled_dot_product_attention(
-        q_hTD[None], k[None], v[None], attn_mask=seen, scale=1.0, enable_gqa=heads != len(k)
-    )
-    return o[0]
+    G = heads // k_TD.shape[0]
+    k_new, v_new = (t.repeat_interleave(G, 0)[None] for t in (k_TD, v_TD))
+    if q_hTD.device.type != "cpu":
+        k, v = (torch.cat([old.repeat_interleave(G, 0)[None], new], 2) for old, new in ((k_LD, k_new), (v_LD, v_new)))
+        return in_blocks(q_hTD[None], k, v)[0]
+    # two passes without a mask, put together by their sums of exponentials
+    over = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    old, old_sum = over(q_hTD.reshape(1, -1, G * T, D), k_LD[None], v_LD[None], scale=1.0)
+    new, new_sum = over(q_hTD[None], k_new, v_new, is_causal=True, scale=1.0)
+    share = (old_sum.reshape(heads, T) - new_sum.reshape(heads, T)).sigmoid()[..., None]
+    return torch.lerp(new[0], old.reshape(heads, T, D), share)
+
+
+def in_blocks(q: Tensor, k: Tensor, v: Tensor, size: int = BLOCK) -> Tensor:
+    """The last T of L + T places, causally over all before: [1, heads, T, D] over [1, heads, L + T, D].
+
+    In blocks of queries, so that a mask over the whole past stays small.
+    """
+    T, past = q.shape[2], k.shape[2] - q.shape[2]
+    out = []
+    for start in range(0, T, size):
+        end = min(T, start + size)
+        places = torch.arange(past + end, device=q.device)
+        seen = places <= past + torch.arange(start, end, device=q.device)[:, None]
+        k_seen, v_seen = k[:, :, : past + end], v[:, :, : past + end]
+        out.append(F.scaled_dot_product_attention(q[:, :, start:end], k_seen, v_seen, attn_mask=seen, scale=1.0))
+    return torch.cat(out, 2)

@@ -146,10 +146,12 @@ def kernel(device: torch.device) -> Any:
     return chunk_gated_delta_rule
 
 
-def over_prompt(rec: Tensor | None, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """``many`` by the fastest means at hand."""
+def over_prompt(
+    rec: Tensor | None, qk: Tensor, v: Tensor, g: Tensor, beta: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``many`` by the fastest means at hand; a kernel takes queries, keys and values in ``dtype``."""
     if (run := kernel(v.device)) is None:
-        return many(rec, qk, v.float(), g, beta)
-    q, k = (t.to(v.dtype) for t in qk.unbind(3))
-    out = run(q, k, v, g=g, beta=beta, scale=1.0, initial_state=rec, output_final_state=True)
-    return out[0].float(), out[1]
+        return many(rec, qk, v, g, beta)
+    q, k = (t.to(dtype) for t in qk.unbind(3))
+    out, state = run(q, k, v.to(dtype), g=g, beta=beta, scale=1.0, initial_state=rec, output_final_state=True)
+    return out.float(), state

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipo.engine import delta
-from pipo.engine.attention import attend, attend_chunk, attend_fresh
+from pipo.engine.attention import attend, attend_chunk, attend_fresh, flash
 from pipo.engine.cache import KV, Arena, Pending, Plan, State
 from pipo.engine.weights import Attention, Layer, LinearAttention, Weights
 
@@ -207,6 +207,10 @@ def _attention_prefill(a: Attention, kv: KV, x_NH: Tensor, c: Chunk) -> Tensor:
     q, k, v = (t.reshape(n, T, -1, D).transpose(1, 2) for t in (q, k, v))
     if c.start == 0:
         o = attend_fresh(q, k, v)
+    elif (kernel := flash(x_NH.device, x_NH.dtype)) is not None:
+        rows = (t[None, c.first].unflatten(2, (a.kv_heads, D)) for t in (kv.k, kv.v))
+        ends = torch.full((1,), c.start + T, dtype=torch.int32, device=x_NH.device)
+        o = kernel(q.transpose(1, 2), *rows, cache_seqlens=ends, softmax_scale=1.0, causal=True).transpose(1, 2)
     else:
         k_old, v_old = (t[c.first, : c.start].unflatten(1, (a.kv_heads, -1)).transpose(0, 1) for t in (kv.k, kv.v))
         o = attend_chunk(q[0], k_old, v_old, k[0], v[0])[None]
@@ -226,7 +230,7 @@ def _linear_prefill(a: LinearAttention, state: State, x_NH: Tensor, c: Chunk) ->
     g, beta = g.view(n, T, -1), beta.view(n, T, -1)
     if c.real is not None:  # padding leaves the state as it is: no decay, no update
         g, beta = g * c.real, beta * c.real
-    o, rec = delta.over_prompt(None if c.start == 0 else state.rec[rows], qk, v, g, beta)
+    o, rec = delta.over_prompt(None if c.start == 0 else state.rec[rows], qk, v, g, beta, x_NH.dtype)
     o = o.reshape(n * T, a.value_heads, a.value_dim)
     at = c.lens_n[:, None] + torch.arange(taps - 1, device=x_NH.device)
     state.conv[rows] = padded[torch.arange(n, device=x_NH.device)[:, None], at]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipo.decode.sampling import COLUMNS
+from pipo.engine.attention import flash
 from pipo.engine.cache import Arena
 from pipo.engine.frame import Drawn, Frame
 
@@ -68,6 +69,9 @@ class Graphs:
 
     def __init__(self, arena: Arena, record: bool) -> None:
         self.arena, self.record = arena, record
+        like = arena.w.embed
+        self.any_length = flash(like.device, like.dtype) is not None  # it reads each row to its end and no further
+        self.pool = torch.cuda.graph_pool_handle() if record else None
         self.kept: dict[tuple, Recorded] = {}
 
     def step(self, method: Step, f: Frame, free: int) -> Drawn:
@@ -75,7 +79,9 @@ class Graphs:
         n = len(f.pos)
         rows = padded_rows(n, free)
         index = torch.arange(rows, device=f.pos.device)
-        wide = indexed(f, index.masked_fill_(index >= n, 0), padded_length(f.length, self.arena.plan.context))
+        most = self.arena.plan.context
+        length = most if self.any_length else padded_length(f.length, most)
+        wide = indexed(f, index.masked_fill_(index >= n, 0), length)
         given = tensors(wide)
         key = (
             method, f.first, wide.length, f.depth, f.settings.k_max, f.settings.all_greedy,
@@ -116,6 +122,6 @@ class Graphs:
                     tensors(recorded.frame)[name].copy_(t)
         torch.cuda.current_stream().wait_stream(side)
         recorded.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded.graph):
+        with torch.cuda.graph(recorded.graph, pool=self.pool):  # what a replay leaves is read before the next one
             recorded.drawn = method(recorded.frame)
         return recorded

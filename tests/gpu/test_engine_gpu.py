@@ -106,5 +106,5 @@ def test_the_delta_rules_kernel_equals_the_plain_one():
     g, beta = -torch.rand(n, T, heads, device="cuda"), torch.rand(n, T, heads, device="cuda")
     assert delta.kernel(v.device) is not None
     want, state = delta.many(rec, qk, v, g, beta)
-    got, after = delta.over_prompt(rec, qk, v, g, beta)
+    got, after = delta.over_prompt(rec, qk, v, g, beta, torch.bfloat16)
     assert (got - want).abs().max() < 2e-2 and (after - state).abs().max() < 2e-2

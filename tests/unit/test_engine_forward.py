@@ -6,7 +6,7 @@ import torch
 
 from pipo.engine import delta
 from pipo.engine import forward as fw
-from pipo.engine.attention import attend_chunk
+from pipo.engine.attention import attend_chunk, in_blocks
 from pipo.engine.cache import Arena
 from pipo.engine.layout import make_weights, rotary_order
 from pipo.engine.linear import KEEP_BOTH, Linear
@@ -144,6 +144,9 @@ def test_a_chunk_attends_to_its_past_as_one_pass_would(heads):
         q[None], k[None], v[None], is_causal=True, scale=1.0, enable_gqa=True
     )[0]
     close(attend_chunk(q[:, 30:], k[:, :30], v[:, :30], k[:, 30:], v[:, 30:]), want[:, 30:], 1e-5)
+    k, v = (t.repeat_interleave(heads // 2, 0)[None] for t in (k, v))
+    for size in (7, 20, 64):
+        close(in_blocks(q[None, :, 30:], k, v, size)[0], want[:, 30:], 1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
