@@ -21,13 +21,14 @@ from transformers import Qwen3_5ForCausalLM
 
 from bench import profile, speed_floors
 from bench.draft_head import draft_head
+from bench.products import products
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method, Request, Sampling
 from pipo.lab.recipe import lab_config
 from pipo.model import PipoForCausalLM
 
 GREEDY = Sampling(temperature=0.0)
-SECTIONS = ("generate", "first_token", "steps", "floors", "outside", "draft_head")
+SECTIONS = ("generate", "first_token", "steps", "floors", "outside", "draft_head", "products")
 PAPER = Sampling(temperature=1.0, top_k=20, top_p=0.95, presence_penalty=1.5)
 
 
@@ -177,6 +178,8 @@ def measure(section: str, args: argparse.Namespace) -> Any:
         return speed_floors.floors(
             args.device, batches=speed_floors.BATCHES, context=args.context, rounds=args.trials, steps=args.steps
         )
+    if section == "products":
+        return products()
     if section == "draft_head":
         return draft_head(rounds=args.trials, steps=args.steps, context=args.context)
     if section == "outside":
@@ -203,6 +206,12 @@ def say(section: str, found: Any) -> list[str]:
         return [
             f"batch {s['batch']}: " + ", ".join(f"{k} {v['step_ms']} ms" for k, v in s["methods"].items())
             for s in found
+        ]
+    if section == "products":
+        return [
+            f"{r['inputs']} x {r['outputs']}, {r['rows']} rows: mm {r['mm_us']} us ({r['mm_gb_s']} GB/s), packed "
+            f"{r['packed_us']} ({r['packed_gb_s']}), chosen {r['chosen_us']}"
+            for r in found
         ]
     if section == "draft_head":
         return [

@@ -26,6 +26,7 @@ def test_engine_speed_prints_ratios(root: Path) -> None:
     cells = [(s["shape"], s["batch"]) for s in result["floors"]["shapes"]]
     assert cells == [("lab", 1), ("lab", 8), ("lab", 64), ("158m", 1), ("158m", 8)]
     assert list(result["outside"]["methods"]) == NAMES and result["outside"]["batch"] == 64
+    assert len(result["products"]) == 20 and all(r["chosen_us"] > 0 for r in result["products"])
     assert [(r["vocabulary"], r["batch"], r["method"]) for r in result["draft_head"]] == [
         (v, b, m) for v in (8192, 65536) for b in (1, 8) for m in ("eagle", "pipo")
     ]
