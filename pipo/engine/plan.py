@@ -8,6 +8,7 @@ refused, one that finds no row waits.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import msgspec
 import torch
@@ -40,7 +41,19 @@ def free_memory(device: torch.device) -> int:
     """Bytes that caches may take by default."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
-    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // CPU_SHARE, CPU_MOST)
+    return min(available() // CPU_SHARE, CPU_MOST)
+
+
+def available(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that programs can still have, caches of the system's that it would give up included.
+
+    Where the system does not say so (macOS), half of all it has.
+    """
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def place_bytes(w: Weights) -> int:

@@ -10,7 +10,7 @@ import torch
 from pipo.decode.sampling import Stream
 from pipo.engine import TorchEngine
 from pipo.engine.numbers import PLACES, Numbers
-from pipo.engine.plan import SLACK
+from pipo.engine.plan import SLACK, available
 from pipo.engine.types import Method, Request, Sampling
 from pipo.errors import BadInput
 from pipo.model.testing import tiny_model
@@ -264,3 +264,10 @@ def test_only_a_mixed_engine_decodes_tokens_with_a_pipo_model(models):
     with pytest.raises(BadInput, match="needs a regular model"):
         TorchEngine(models[True]).submit(r)
     assert len(tokens(TorchEngine(models[True], mixed=True).generate([r])["a"])) == 10
+
+
+def test_available_memory_counts_what_the_system_would_give_up(tmp_path):
+    said = tmp_path / "meminfo"
+    said.write_text("MemTotal:       100 kB\nMemFree:          7 kB\nMemAvailable:    60 kB\n")
+    assert available(said) == 60 * 1024
+    assert available(tmp_path / "nowhere") > 1 << 28
