@@ -37,10 +37,11 @@ class MemoryPlan(msgspec.Struct, frozen=True):
         return self.context + SLACK
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that caches may take by default."""
+def free_memory(device: torch.device, held: int = 0) -> int:
+    """Bytes that caches may take by default. ``held``: those of an arena that makes room for the new one."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int((torch.cuda.mem_get_info(device)[0] + unused + held) * GPU_SHARE)
     return min(available() // CPU_SHARE, CPU_MOST)
 
 
@@ -73,7 +74,9 @@ def state_bytes(w: Weights) -> int:
     return total
 
 
-def make_plan(w: Weights, positions: int, max_batch: int, context: int | None, memory: int | None) -> MemoryPlan:
+def make_plan(
+    w: Weights, positions: int, max_batch: int, context: int | None, memory: int | None, held: int = 0
+) -> MemoryPlan:
     """Rows and places for a model of ``positions``; without ``context`` what ``memory`` (default: free_memory) holds.
 
     Raises:
@@ -83,7 +86,7 @@ def make_plan(w: Weights, positions: int, max_batch: int, context: int | None, m
         raise BadInput(f"max_batch {max_batch} must be at least 1")
     if context is not None and not 1 <= context <= positions:
         raise BadInput(f"context {context} must lie in [1, {positions}], the positions that the model has")
-    limit = free_memory(w.device) if memory is None else memory
+    limit = free_memory(w.device, held) if memory is None else memory
     place, state = place_bytes(w), state_bytes(w)
     most = (limit // max_batch - state) // place - SLACK
     least = min(ODD, positions) if context is None else context

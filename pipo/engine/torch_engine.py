@@ -75,7 +75,7 @@ class TorchEngine:
         self._prefilled = False
         self.weights = make_weights(model)
         keep_freed_memory()
-        self._arrange()
+        self._arrange(self._plan(self._wanted))
 
     @property
     def max_batch(self) -> int:
@@ -86,9 +86,12 @@ class TorchEngine:
         """Whether any request is waiting or running."""
         return bool(self._live)
 
-    def _arrange(self) -> None:
-        self.plan: MemoryPlan = make_plan(self.weights, self.model.config.max_position_embeddings, **self._wanted)
-        self.arena = Arena(self.weights, self.plan)
+    def _plan(self, wanted: dict[str, Any], held: int = 0) -> MemoryPlan:
+        return make_plan(self.weights, self.model.config.max_position_embeddings, **wanted, held=held)
+
+    def _arrange(self, plan: MemoryPlan) -> None:
+        self.plan = plan
+        self.arena = Arena(self.weights, plan)
         self._graphs = self._new_graphs()
 
     def _new_graphs(self) -> Graphs | None:
@@ -109,9 +112,10 @@ class TorchEngine:
         """Make another memory plan; not while requests run. BadInput where it does not fit (the old one stays)."""
         self._idle("the memory plan cannot change")
         wanted = {**self._wanted, "max_batch": max_batch or self.max_batch, "context": context}
-        make_plan(self.weights, self.model.config.max_position_embeddings, **wanted)
+        plan = self._plan(wanted, held=self.plan.bytes)
         self._wanted = wanted
-        self._arrange()
+        del self.arena, self._graphs  # their memory goes before the new arena's comes
+        self._arrange(plan)
 
     def submit(self, request: Request) -> None:
         """Queue a request; BadInput where it breaks a rule or cannot ever fit the plan."""
