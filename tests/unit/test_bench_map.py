@@ -117,7 +117,7 @@ def test_a_run_goes_on_with_the_machine_that_it_began_with(tmp_path: Path, monke
 def test_caches_that_the_engine_cannot_hold_are_said_so(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipo.engine.plan.free_memory", lambda device: 10_000_000)
+    monkeypatch.setattr("pipo.engine.plan.free_memory", lambda device, held=0: 10_000_000)
     summary = bench_map.run(measured(tiny, batches=[1, 400], contexts=[500]), Context(tmp_path))
     small, large = (row(summary, b, 500, "regular", None, None) for b in (1, 400))
     assert small["step_s"] and small["fits"]
