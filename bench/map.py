@@ -143,8 +143,8 @@ def maps(records: list[record.Record]) -> list[MapRecord]:
 
 def default_dtype(settings: MapSpec) -> str:
     """The type of weights where none is asked for; see ``MapSpec``."""
-    on_gpu = (settings.measured or settings.machine == MEASURE) and loading.device() == "cpu"
-    return "float32" if on_gpu else "bfloat16"
+    on_cpu = (settings.measured or settings.machine == MEASURE) and loading.device() == "cpu"
+    return "float32" if on_cpu else "bfloat16"
 
 
 def planned(s: Shapes, arm: Arm, batch: int, context: int, memory: float, prompt: bool) -> MapRecord:

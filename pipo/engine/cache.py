@@ -162,9 +162,12 @@ class Arena:
             s.conv[target], s.rec[target] = s.conv[source], s.rec[source]
         self.lens[target] = length
 
-    def clear(self, row: int) -> None:
-        """Zero a row that may hold numbers that are not finite: masks hide leftovers, but 0 times NaN is NaN."""
-        places = int(self.lens[row]) + SLACK
+    def clear(self, row: int, whole: bool = False) -> None:
+        """Zero a row that may hold numbers that are not finite: masks hide leftovers, but 0 times NaN is NaN.
+
+        ``whole``: beyond its length too.
+        """
+        places = self.plan.places if whole else int(self.lens[row]) + SLACK
         for kv in self.kv:
             kv.k[row, :places].zero_()
             kv.v[row, :places].zero_()

@@ -21,6 +21,10 @@ class Rows:
         """The first row that no batch has."""
         return sum(b.n for b in self.batches.values())
 
+    def is_last(self, key: Key) -> bool:
+        """Whether new rows of this key stand behind all others, so that nobody moves for them."""
+        return key not in self.batches or key == next(reversed(self.batches))
+
     def room(self, key: Key, count: int) -> int:
         """Free so many rows right behind the batch of this key (or behind all); the first of them."""
         if key not in self.batches:

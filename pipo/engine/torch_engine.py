@@ -191,8 +191,6 @@ class TorchEngine:
         self._retire(events)
         return events
 
-    # -- prefill ------------------------------------------------------------------------------------------------
-
     def _free(self) -> int:
         """Rows that nobody has; a long prompt in the making has the last one."""
         return self.plan.rows - self._rows.end - (self._long is not None)
@@ -209,8 +207,9 @@ class TorchEngine:
         assert self._long is not None
         one = shared(self._long.request)
         members = [p for p in self._waiting if shared(p.request) == one]
-        last = self.plan.rows == 1 or len(members) == 1  # who may take the prompt's own row: nobody reads it after
-        return members[: self._free() or int(last and self._long.row == self._rows.end)]
+        # one may take the prompt's own row where nobody reads it after, and nobody would be moved onto it
+        own = (self.plan.rows == 1 or len(members) == 1) and self._long.row == self._rows.end
+        return members[: self._free() or int(own and self._rows.is_last(key_of(self._long.request)))]
 
     def _prefill(self) -> list[Event]:
         if self._long is None:
@@ -240,9 +239,17 @@ class TorchEngine:
         for i in range(len(members)):
             if row + i != long.row:
                 self.arena.copy(long.row, row + i)
-        if row + len(members) > long.row or not self._more_of(long):
-            self._long = None
+        if row + len(members) > long.row:
+            self._long = None  # its row is a member's now
+        elif not self._more_of(long):
+            self._drop_long()
         return self._start(members, row, long.hidden.expand(len(members), -1)) if members else []
+
+    def _drop_long(self) -> None:
+        """Let the long prompt go, and leave nothing in its row that may not be finite."""
+        assert self._long is not None
+        self.arena.clear(self._long.row)
+        self._long = None
 
     def _more_of(self, long: Long) -> bool:
         return any(shared(p.request) == shared(long.request) for p in self._waiting)
@@ -261,8 +268,6 @@ class TorchEngine:
         self._rows.add(key, new)
         return events
 
-    # -- decode and ends ----------------------------------------------------------------------------------------
-
     def _decode(self, batch: Batch) -> list[Event]:
         free = self._free() if batch.end == self._rows.end else 0
         return batch.step(self._graphs, free)
@@ -276,7 +281,7 @@ class TorchEngine:
         if self._cancelled:
             self._waiting = deque(p for p in self._waiting if p.finish is None)
             if self._long is not None and not self._more_of(self._long):
-                self._long = None
+                self._drop_long()
             self._rows.close_ranks()
             self._cancelled.clear()
         return events
@@ -288,3 +293,6 @@ class TorchEngine:
             self._live.pop(request_id, None)
         if ended:
             self._rows.close_ranks()
+        if self._graphs is not None and any(e.finish == "failed" for e in events):
+            for row in range(self._rows.end, self.plan.rows - (self._long is not None)):
+                self.arena.clear(row, whole=True)  # padding computes with copies of a row that may have been this one
