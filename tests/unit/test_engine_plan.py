@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -88,19 +89,21 @@ def test_samples_of_a_long_prompt_share_its_chunks_also_those_that_wait(models, 
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_any_mix_that_comes_and_goes_gives_what_each_gives_alone(models, pairs, seed):
-    """Methods, depths, thresholds, samplings, lengths and budgets mixed; few rows; cancellations in between."""
+    """Methods, depths, samplings, lengths, groups and budgets mixed; few rows, small chunks, cancellations, padding."""
     rng, model = np.random.default_rng(seed), models[pairs]
     methods = [m for m in METHODS if m.pairs == pairs] + ([Method("pipo", threshold=0.9)] if pairs else [])
-    rs = [
-        request(f"r{i}", int(rng.integers(1, 50)), methods[rng.integers(len(methods))],
-                sampling=SAMPLINGS[rng.integers(3)], max_slots=int(rng.integers(1, 16)),
-                group=None)
-        for i in range(24)
-    ]  # fmt: skip
+    rs = []
+    for i in range(12):
+        base = request(
+            f"r{i}", int(rng.integers(1, 60)), methods[rng.integers(len(methods))], group=f"g{i}",
+            sampling=SAMPLINGS[rng.integers(3)], max_slots=int(rng.integers(1, 30)),
+        )  # fmt: skip
+        rs += [msgspec.structs.replace(base, id=f"r{i}.{k}", seed=base.seed + k) for k in range(rng.integers(1, 4))]
     want = {r.id: alone(model, r) for r in rs}
-    engine = TorchEngine(model, max_batch=int(rng.integers(2, 7)), chunk=int(rng.integers(4, 40)))
+    options = {"chunk": int(rng.integers(3, 20)), "context": 120, "graphs": bool(rng.integers(2))}
+    engine = TorchEngine(model, max_batch=int(rng.integers(1, 8)), **options)
     got: dict[str, list[int]] = {r.id: [] for r in rs}
     finish: dict[str, str] = {}
     waiting = list(rs)
@@ -108,8 +111,8 @@ def test_any_mix_that_comes_and_goes_gives_what_each_gives_alone(models, pairs, 
         for _ in range(int(rng.integers(0, 4))):
             if waiting:
                 engine.submit(waiting.pop())
-        if rng.random() < 0.1 and engine.busy:
-            engine.cancel(sorted(engine._live)[0])
+        if rng.random() < 0.04 and engine.busy:
+            engine.cancel(sorted(engine._live)[rng.integers(len(engine._live))])
         for e in engine.step():
             got[e.request_id] += e.tokens
             if e.finish:
@@ -121,7 +124,7 @@ def test_any_mix_that_comes_and_goes_gives_what_each_gives_alone(models, pairs, 
             assert got[name] == whole[: len(got[name])]
         else:
             assert got[name] == whole, name
-    assert sum(f == "cancelled" for f in finish.values()) < 20
+    assert sum(f == "cancelled" for f in finish.values()) < len(rs) / 2
 
 
 def _check_rows(engine: TorchEngine) -> None:
