@@ -26,6 +26,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 # The one place that may catch everything: a job's end, which turns any error into the job's state.
 JOB_BOUNDARY = {"pipod/worker.py"}
 ENVIRONMENT_READER = {"pipo/config.py"}
+STUBS = ROOT / "pipo" / "sglang" / "rig" / "stubs"  # for SGLang's processes, in no package of ours
 
 HEAVY = ("torch", "transformers", "sglang", "swift", "matplotlib")
 LIGHT_MODULES = (
@@ -36,6 +37,8 @@ LIGHT_MODULES = (
     "pipo.jobs",
     "pipo.lab",
     "pipo.lab.tasks",
+    "pipo.sglang",
+    "pipo.sglang.rig",
     "pipod",
     "pipod.client",
     "pipod.daemon",
@@ -89,6 +92,12 @@ PLANTS = {
     "the engine imports training": ("pipo/engine/planted.py", "import pipo.train\n"),
     "a front room imports torch": ("pipod/planted.py", "import torch\n"),
     "a stranger imports sglang": ("bench/planted.py", "import sglang\n"),
+    "the command line imports sglang": ("pipo/cli/planted.py", "def f():\n    import sglang\n"),
+    "the command line imports the runtime": ("pipo/cli/planted.py", "import pipo.sglang.plugin\n"),
+    "the daemon imports the runtime": ("pipod/planted.py", "import pipo.sglang\n"),
+    "the runtime imports the engine": ("pipo/sglang/planted.py", "def f():\n    import pipo.engine.delta\n"),
+    "the rig imports torch": ("pipo/sglang/rig/planted.py", "import torch\n"),
+    "a stranger imports a stub": ("pipo/model/planted.py", "import torchvision\n"),
 }
 
 
@@ -132,7 +141,7 @@ def test_imported_libraries_are_declared() -> None:
     declared = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in rows}
     known_as = {
         "zmq": "pyzmq", "swift": "ms-swift", "yaml": "pyyaml", "fla": "flash-linear-attention",
-        "flash_attn": "flash-attn",
+        "flash_attn": "flash-attn", "sgl_kernel": "sglang",
     }  # fmt: skip
     for file, tree in parsed(*PACKAGES):
         for node in ast.walk(tree):
@@ -143,7 +152,7 @@ def test_imported_libraries_are_declared() -> None:
                 modules = [node.module]
             for module in modules:
                 top = module.split(".")[0]
-                if top in sys.stdlib_module_names or top in PACKAGES:
+                if top in sys.stdlib_module_names or top in PACKAGES or (ROOT / file).is_relative_to(STUBS):
                     continue
                 package = known_as.get(top, top)
                 assert package in declared, f"{file}:{node.lineno} imports {top}, which pyproject.toml does not declare"
@@ -154,13 +163,13 @@ def test_imported_libraries_are_declared() -> None:
 
 def test_packages_in_pyproject_are_the_tree() -> None:
     listed = project()["tool"]["setuptools"]["packages"]
-    tree = sorted(name(p.parent).replace("/", ".") for f in PACKAGES for p in (ROOT / f).rglob("__init__.py"))
-    assert sorted(listed) == tree
+    inits = [p for f in PACKAGES for p in (ROOT / f).rglob("__init__.py") if not p.is_relative_to(STUBS)]
+    assert sorted(listed) == sorted(name(p.parent).replace("/", ".") for p in inits)
 
 
 def test_no_code_lies_outside_a_listed_package() -> None:
     listed = {p.replace(".", "/") for p in project()["tool"]["setuptools"]["packages"]}
-    lost = [name(p) for p in sources(*PACKAGES) if name(p.parent) not in listed]
+    lost = [name(p) for p in sources(*PACKAGES) if name(p.parent) not in listed and not p.is_relative_to(STUBS)]
     assert lost == [], "folders with code but without __init__.py are left out of the wheel"
 
 

@@ -1,0 +1,20 @@
+"""The CPU rig: what SGLang's processes need where there is no GPU, as an environment for them. Loads no torch.
+
+``stubs`` holds stand-ins for modules whose published builds need CUDA (``sgl_kernel``, ``torchvision``). They may not
+enter our own process: transformers would take the stub torchvision for the real one. So they lie outside of every
+package and are put on the path of child processes only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+STUBS = Path(__file__).resolve().parent / "stubs"
+
+
+def environment(base: Mapping[str, str]) -> dict[str, str]:
+    """A copy of ``base`` for SGLang's processes: stubs first on the path, and SGLang's switch for its CPU engine."""
+    path = [str(STUBS), *(p for p in base.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(STUBS))]
+    return {**base, "PYTHONPATH": os.pathsep.join(path), "SGLANG_USE_CPU_ENGINE": "1"}

@@ -1,0 +1,6 @@
+"""Stand-in for torchvision.transforms.functional."""
+
+from torchvision import lookup
+from torchvision.transforms import InterpolationMode as InterpolationMode
+
+__getattr__ = lookup(__name__)
