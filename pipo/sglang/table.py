@@ -1,4 +1,4 @@
-"""Every place where PIPO enters SGLang: what, why, and what breaks without it. ``pipo doctor`` and the docs print it."""
+"""Every place where PIPO enters SGLang: what, why, and what breaks without it. ``pipo engines`` prints it."""
 
 from __future__ import annotations
 
@@ -158,14 +158,6 @@ HOOKS = (
         "self logits_output forward_batch",
         "draft, gate and second sampling after the first token",
         "no drafts",
-    ),
-    _hook(
-        f"{SRT}.mem_cache.registry.default_radix_cache_factory",
-        "AROUND",
-        "caching:radix_cache",
-        "ctx",
-        "prefix keys know the token after each pair",
-        "a prefix hit reuses an MTP row that was written before another token",
     ),
 )
 

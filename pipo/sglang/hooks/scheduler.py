@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipo.sglang.pairs import PairText, unpack
+from pipo.sglang.pairs import PairText, before, unpack
 
 _on: dict[str, int] = {}
 
@@ -46,6 +46,7 @@ def update_finish_state(original: Any, self: Any, new_accepted_len: int = 1) -> 
     if pad() is None or self.finished() or self.to_finish:
         return original(self, new_accepted_len)
     text, params = text_of(self), self.sampling_params
+    _tell_followers(self, len(text.ends))
     fresh = text.follow(self.output_ids)
     pairs, slots = self.output_ids, params.max_new_tokens
     self.output_ids, params.max_new_tokens = text.tokens, 1 << 62 if text.limit is None else text.limit
@@ -61,6 +62,16 @@ def update_finish_state(original: Any, self: Any, new_accepted_len: int = 1) -> 
 
         self.finished_reason = FINISH_LENGTH(length=slots)
         text.end, self.finished_len = text.ends[slots - 1], slots
+
+
+def _tell_followers(req: Any, known: int) -> None:
+    """Let pairs know the first tokens of the new ones after them, in the arrays that the caches take keys from."""
+    prompt, pairs, keys = req.origin_input_ids, req.output_ids, req.full_untruncated_fill_ids
+    for slot in range(known, len(pairs)):
+        owner, at, place = (pairs, slot - 1, len(prompt) + slot - 1) if slot else (prompt, -1, len(prompt) - 1)
+        owner[at] = before(owner[at], unpack(pairs[slot])[0])
+        if place < len(keys):
+            keys[place] = owner[at]
 
 
 def accept(original: Any, self: Any, *, req: Any) -> Any:
