@@ -29,7 +29,7 @@ def fused_qk_gemma_rmsnorm_with_gate_cpu(
     """``q_gate`` [T, H*2D], query and gate side by side in each head: normed queries, normed keys and gates [.., D]."""
     q, gate = q_gate.reshape(-1, num_heads, 2, head_dim).unbind(2)
     q, k = fused_qk_gemma_rmsnorm_cpu(q, k, q_weight, k_weight, eps, head_dim)
-    return q, k, gate.reshape(-1, head_dim)
+    return q, k, gate.reshape(-1, head_dim).contiguous()  # the call site views it
 
 
 def fused_sigmoid_mul_cpu(x: Tensor, gate: Tensor) -> None:

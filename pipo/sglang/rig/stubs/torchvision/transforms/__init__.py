@@ -1,4 +1,6 @@
-"""Stand-in for torchvision.transforms; the interpolation modes are members that SGLang and transformers read."""
+"""Stand-in for torchvision.transforms; transformers and SGLang read the members of InterpolationMode on import."""
+
+from __future__ import annotations
 
 from enum import Enum
 
@@ -18,3 +20,6 @@ class InterpolationMode(Enum):
 
 
 __getattr__ = lookup(__name__)
+
+import torchvision.transforms.functional  # noqa: E402 - modules that exist are found before the lookup
+import torchvision.transforms.v2  # noqa: E402, F401
