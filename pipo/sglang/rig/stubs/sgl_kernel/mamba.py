@@ -137,8 +137,7 @@ def _alike(lens: Tensor) -> Iterator[tuple[Tensor, int]]:
     """Sequences by length, so that padding at most doubles them: rows, and the longest of them."""
     groups = defaultdict(list)
     for row, length in enumerate(lens.tolist()):
-        if length:
-            groups[(length - 1).bit_length()].append(row)
+        groups[(length - 1).bit_length()].append(row)
     for rows in groups.values():
         index = torch.tensor(rows)
         yield index, int(lens[index].max())
