@@ -62,7 +62,9 @@ def init_forward_batch(result: Any, cls: Any, batch: Any, *args: Any, **kwargs: 
     """Where a prompt goes on after this chunk: (row, its next token), for the MTP layer's last row."""
     result.pair_tail = None
     request = getattr(batch, "chunked_req", None)
-    if pad() is None or request is None or request.extend_end >= len(request.full_untruncated_fill_ids):
+    if pad() is None or request is None or request.extend_end is None:  # None: retracted in the middle of its chunks
+        return
+    if request.extend_end >= len(request.full_untruncated_fill_ids):
         return
     row = next((i for i, r in enumerate(batch.reqs) if r is request), None)
     if row is not None:
