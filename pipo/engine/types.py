@@ -127,7 +127,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     ``tokens``: the real tokens that came out, in order. ``places``: the same with PADs where drafts were rejected
     (pair methods: always two places a slot, a pair that EOS ends included, PAD after it). ``slots``: slots committed.
     ``drafts``: drafts offered at this step, in order. ``logprobs``: one for each of ``tokens``, where asked for.
-    ``finish``: set on a request's last event.
+    ``finish``: set on a request's last event. ``restarted``: the request begins anew, what came out before is void.
     """
 
     request_id: str
@@ -139,3 +139,4 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[Logprob, ...] = ()
     finish: Finish | None = None
     error: str | None = None
+    restarted: bool = False
