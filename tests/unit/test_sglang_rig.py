@@ -207,7 +207,8 @@ def test_environment_is_a_copy_with_the_stubs_first() -> None:
     base = {"PYTHONPATH": f"/a{os.pathsep}/b", "KEPT": "1"}
     made = environment(base)
     assert made["PYTHONPATH"].split(os.pathsep) == [str(STUBS), "/a", "/b"] and made["KEPT"] == "1"
-    assert made["SGLANG_USE_CPU_ENGINE"] == "1" and base == {"PYTHONPATH": f"/a{os.pathsep}/b", "KEPT": "1"}
+    assert made["SGLANG_USE_CPU_ENGINE"] == "1" and made["SGLANG_MAMBA_CONV_DTYPE"] == "float32"
+    assert base == {"PYTHONPATH": f"/a{os.pathsep}/b", "KEPT": "1"}
     assert environment(made) == made and environment({})["PYTHONPATH"] == str(STUBS)
     assert dict(os.environ) == mine
 

@@ -15,6 +15,10 @@ STUBS = Path(__file__).resolve().parent / "stubs"
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """A copy of ``base`` for SGLang's processes: stubs first on the path, and SGLang's switch for its CPU engine."""
+    """A copy of ``base`` for SGLang's processes: stubs first on the path, and SGLang's switch for its CPU engine.
+
+    States of convolutions are kept in float32, as the weights are there; SGLang's default of bfloat16 is for a GPU.
+    """
     path = [str(STUBS), *(p for p in base.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(STUBS))]
-    return {**base, "PYTHONPATH": os.pathsep.join(path), "SGLANG_USE_CPU_ENGINE": "1"}
+    own = {"SGLANG_USE_CPU_ENGINE": "1", "SGLANG_MAMBA_CONV_DTYPE": "float32"}
+    return {**base, "PYTHONPATH": os.pathsep.join(path), **own}
