@@ -1,9 +1,10 @@
 """Distributions with all sampling settings applied, and seeded draws from them.
 
 Settings apply in the order of SGLang: presence and frequency penalties over the tokens generated so far (the prompt
-does not count), temperature, top-k, top-p, min-p. Min-p compares with the likeliest token, which every filter keeps,
-so its place matters to top-p alone: top-p counts the mass that top-k left, tokens that min-p takes away included, and
-a top-p set is the same with min-p and without. (vLLM applies min-p before top-k; where both are on, results differ.)
+does not count), temperature, then top-k and top-p jointly, then min-p. Jointly: both count tokens of the whole
+distribution, so a token stays where its rank is below k and the mass before it is at most p. (transformers and vLLM
+renormalise after top-k, so their top-p keeps fewer tokens; with one of the two filters alone all agree.) Min-p compares
+with the likeliest token, which every filter keeps; it takes nothing away from what top-p counts.
 Draws are counter-based: the uniform number is a hash of (seed, place, purpose), so a sample depends on its own seed
 alone, not on its batch mates or on how often others drew.
 
@@ -139,19 +140,19 @@ class Settings:
         return p
 
     def _filtered(self, x_nV: Tensor) -> Tensor:
-        """Softmax over each row's top-k, then over the smallest set of those that holds top-p of the mass, min-p."""
+        """The likeliest tokens that top-k and top-p leave, then min-p; renormalised."""
+        p_nV = x_nV.softmax(-1)
         if self.k_max < x_nV.shape[1]:
-            top, index = x_nV.topk(self.k_max, dim=-1)
+            p, index = p_nV.topk(self.k_max, dim=-1)
         else:
-            top, index = x_nV.sort(dim=-1, descending=True)
+            p, index = p_nV.sort(dim=-1, descending=True)
+        before = p.cumsum(-1, dtype=torch.float64) - p
         if self.top_k is not None:
-            rank = torch.arange(top.shape[1], device=top.device)
-            top = top.masked_fill(rank >= self.top_k, float("-inf"))
-        p = top.softmax(-1)
+            rank = torch.arange(p.shape[1], device=p.device)
+            p = p.masked_fill(rank >= self.top_k, 0.0)
         if self.top_p is not None:
-            before = p.cumsum(-1, dtype=torch.float64) - p
             p = p.masked_fill((before >= self.top_p) & (self.top_p < 1), 0.0)
-            p = p / p.sum(-1, keepdim=True)
+        p = p / p.sum(-1, keepdim=True)
         return torch.zeros_like(x_nV).scatter_(1, index, self._without_unlikely(p))
 
     def _without_unlikely(self, p: Tensor) -> Tensor:

@@ -47,9 +47,10 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
     assert probabilities(logits, top_p=0.01) == pytest.approx([0, 1, 0, 0]), "the best token always stays"
 
 
-def test_top_p_counts_the_mass_that_top_k_left():
+def test_top_p_counts_the_whole_distributions_mass_whatever_top_k_left():
     logits = [math.log(x) for x in (0.4, 0.3, 0.2, 0.1)]
-    assert probabilities(logits, top_k=2, top_p=0.56) == pytest.approx([1, 0, 0, 0])  # 4/7 = 0.571 reaches it
+    assert probabilities(logits, top_k=2, top_p=0.56) == pytest.approx([4 / 7, 3 / 7, 0, 0])  # not 4/7 but 0.4
+    assert probabilities(logits, top_k=2, top_p=0.39) == pytest.approx([1, 0, 0, 0])
 
 
 def test_presence_penalty_comes_before_temperature_and_counts_once():
