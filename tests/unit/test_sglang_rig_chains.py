@@ -27,6 +27,18 @@ def test_slots_of_spans() -> None:
     assert ahead.tolist() == [42, 43, 10, 11, 37, 38]
 
 
+def test_slots_move_in_every_buffer() -> None:
+    keys, values = torch.arange(12.0).view(6, 2), torch.arange(18, dtype=torch.int16).view(6, 3)
+    source, target = torch.tensor([1, 2, 5]), torch.tensor([2, 3, 0])
+    expected = []
+    for buffer in (keys, values):
+        expected.append(buffer.clone())
+        expected[-1][target] = buffer[source]
+    addresses = torch.tensor([b.data_ptr() for b in (keys, values)], dtype=torch.uint64)
+    speculative.copy_all_layer_kv_cache_cpu(addresses, torch.tensor([8, 6]), target, source)
+    assert torch.equal(keys, expected[0]) and torch.equal(values, expected[1])
+
+
 @pytest.mark.parametrize("mode", [0, 1])
 def test_chain_of_drafts(mode: int) -> None:
     M, lens = 3, torch.tensor([4, 2])

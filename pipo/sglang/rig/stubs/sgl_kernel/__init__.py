@@ -1,14 +1,13 @@
 """Stand-in for sgl_kernel on a CPU: plain torch for the kernels that Qwen3.5 and Qwen3 reach in SGLang 0.5.23.
 
 The published wheel holds CUDA code. What SGLang imports from it under its CPU engine is here: kernels of our own, and
-for the two that are imported and not needed, functions that raise. Everything else is left out, so that SGLang's own
-fallbacks work. Kernels that it looks up in ``torch.ops.sgl_kernel`` are put there; ``convert_weight_packed`` may never
-be among them: SGLang takes it for a sign that Intel's AMX kernels are installed.
+one function that raises. Everything else is left out, so that SGLang's own fallbacks work. Kernels that it looks up in
+``torch.ops.sgl_kernel`` are put there; ``convert_weight_packed`` may never be among them: SGLang takes it for a sign
+that Intel's AMX kernels are installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -19,6 +18,7 @@ from .speculative import (
     assign_extend_cache_locs_cpu,
     assign_req_to_token_pool_cpu,
     build_tree_kernel_efficient_cpu,
+    copy_all_layer_kv_cache_cpu,
     fill_accept_out_cache_loc_cpu,
     fill_bonus_tokens_cpu,
     verify_tree_greedy_cpu,
@@ -38,17 +38,13 @@ __all__ = [
 ]
 
 
-def _inert(name: str, feature: str) -> Callable[..., NoReturn]:
-    def call(*_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"sgl_kernel.{name} was called, which the CPU rig has no stand-in for: do without {feature}, or use a GPU"
-        )
+def rotate_input_ids_cpu(*_: Any, **__: Any) -> NoReturn:
+    """Imported by SGLang with its other drafting kernels; drafts of several MTP layers need it."""
+    raise NotImplementedError(
+        "sgl_kernel.rotate_input_ids_cpu was called, which the CPU rig has no stand-in for: "
+        "do without enable_multi_layer_eagle, or use a GPU"
+    )
 
-    return call
-
-
-copy_all_layer_kv_cache_cpu = _inert("copy_all_layer_kv_cache_cpu", "draft trees (speculative_eagle_topk above 1)")
-rotate_input_ids_cpu = _inert("rotate_input_ids_cpu", "enable_multi_layer_eagle")
 
 for _kernel in (
     mamba.fused_gdn_gating_cpu,

@@ -8,6 +8,7 @@ Shape legend: n requests, M places a request to verify (the last token and M-1 d
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
@@ -57,6 +58,17 @@ def assign_draft_cache_locs_contiguous_cpu(
     places = seq_lens.long()[:, None] + torch.arange(topk * num_steps)
     slots = req_to_token[req_pool_indices.long()[:, None], places].flatten()
     out_cache_loc[: len(slots)] = slots.to(out_cache_loc.dtype)
+
+
+def copy_all_layer_kv_cache_cpu(data_ptrs: Tensor, strides: Tensor, tgt_loc: Tensor, src_loc: Tensor) -> None:
+    """Copy slots ``src_loc`` to ``tgt_loc`` in every buffer of keys and values, given as addresses and bytes a slot."""
+    if not len(src_loc):
+        return
+    slots = 1 + int(torch.cat([tgt_loc, src_loc]).max())
+    for address, stride in zip(data_ptrs.tolist(), strides.tolist(), strict=True):
+        raw = (ctypes.c_uint8 * (slots * stride)).from_address(address)
+        buffer = torch.frombuffer(raw, dtype=torch.uint8).view(slots, stride)
+        buffer[tgt_loc.long()] = buffer[src_loc.long()]  # read before it is written: the two may overlap
 
 
 def fill_bonus_tokens_cpu(accept_tokens: Tensor, accept_lens: Tensor, bonus_tokens: Tensor, accept_stride: int) -> None:
