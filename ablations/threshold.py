@@ -37,6 +37,8 @@ class ThresholdSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields
             raise BadInput("no thresholds; name at least one in [0, 1]")
         if len(set(self.thresholds)) < len(self.thresholds):
             raise BadInput(f"thresholds {self.thresholds} name one twice; name each once")
+        if self.on_sglang and self.random:
+            raise BadInput("the coin flips run in the torch engine only; switch them off (--no-random), or use it")
         for value in self.thresholds:
             Method("pipo", threshold=value)
 

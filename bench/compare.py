@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench import loading
+from bench import engines, loading
 from bench.record import Variant
 from bench.session import SampleSpec, Session
 from bench.summary import summarise
-from bench.variants import resolve_variants
+from bench.variants import DEFAULT_VARIANTS, resolve_variants
 from pipo.engine.types import Method
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
@@ -20,8 +20,8 @@ class CompareSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields=T
     """Settings of ``compare``.
 
     ``variants``: {name, model, method} each, or ``NAME=MODEL:METHOD[:KEY=VALUE,...]``, or a TOML file; default the
-    lab's six. ``references``: names that paired differences are taken to; default ``regular`` and ``control`` where
-    present, else the first variant with regular decoding.
+    lab's six, as far as the engine can do them. ``references``: names that paired differences are taken to; default
+    ``regular`` and ``control`` where present, else the first variant with regular decoding.
     """
 
     variants: list[Any] | None = None
@@ -38,7 +38,10 @@ class EvalSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields=True
 def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """Compare variants; returns the summary (schema in bench/summary.py), which lies in summary.json too."""
     settings = loading.read_spec(spec, CompareSpec, "compare")
-    variants = resolve_variants(settings.variants)
+    default, left_out = engines.split_by_engine(DEFAULT_VARIANTS, settings)
+    for text in left_out if settings.variants is None else ():
+        ctx.emit("log", text=text)
+    variants = resolve_variants(settings.variants, default)
     references = pick_references(settings.references, variants)
     return _measure("compare", settings, variants, references, ctx)
 
@@ -46,7 +49,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
 def run_eval(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """Evaluate one model with one method; the summary is that of ``compare`` with one variant and no differences."""
     settings = loading.read_spec(spec, EvalSpec, "eval")
-    method = settings.method or loading.default_method(loading.load(settings.model, ctx, settings.family))
+    method = settings.method or engines.default_method(settings.model, settings.family)
     return _measure("eval", settings, [Variant(method.name, settings.model, method)], [], ctx)
 
 
@@ -66,8 +69,10 @@ def _measure(
     kind: str, settings: SampleSpec, variants: list[Variant], references: list[str], ctx: JobContext
 ) -> dict[str, Any]:
     session = Session(kind, settings, variants, ctx)
-    for task in session.tasks:
-        for variant in variants:
-            session.generate(variant, task)
+    turns = [(v, t) for t in session.tasks for v in variants]
+    if settings.on_sglang:  # a server a variant: all its tasks before the next one starts
+        turns.sort(key=lambda turn: variants.index(turn[0]))
+    for variant, task in turns:
+        session.generate(variant, task)
     summary = summarise(session.run, session.records(), k=settings.k, pass_at=session.pass_at, references=references)
     return session.finish(summary)

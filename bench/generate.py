@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bench import loading
+from bench import engines, loading
+from bench.engines import EngineSpec
 from bench.runner import clean_exit, encode
 from bench.timing import Trace
 from pipo.engine.types import Event, Method, Request, Sampling
@@ -18,7 +19,7 @@ from pipo.jobs import JobContext
 DEFAULT_SLOTS = 2048
 
 
-class GenerateSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class GenerateSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Settings of ``generate``. ``method``: default by the model's kind. Without a budget: 2,048 slots.
 
     ``stop``: strings that end the sample; the text goes up to the first of them. ``logprobs``: report each token's
@@ -37,6 +38,7 @@ class GenerateSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     family: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_stops(self.stop)
         for name in ("max_slots", "max_tokens"):
             value = getattr(self, name)
@@ -88,8 +90,9 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         event for its own: token (id), text, logprob, top (of the likeliest, each with token, text, logprob).
     """
     settings = loading.read_spec(spec, GenerateSpec, "generate")
-    loaded = loading.load(settings.model, ctx, settings.family)
-    method = settings.method or loading.default_method(loaded)
+    engines.check_usable(settings)
+    method = settings.method or engines.default_method(settings.model, settings.family)
+    loaded = loading.load_for(settings, settings.model, method, "generate", ctx, settings.family)
     loading.check_method("generate", method, loaded)
     engine = loaded.engine
     slots = settings.max_slots if settings.max_slots or settings.max_tokens else DEFAULT_SLOTS
@@ -126,6 +129,10 @@ class _Stream:
         """One ``token`` event a token (``kept`` True where it was a draft, None where not), one a rejected draft."""
         before = len(self.trace.tokens)
         self.trace.add(event, step)
+        if event.restarted:
+            self.pieces, self.logprobs = Pieces(self.tokenizer, self.request.stop), []
+            self.ctx.emit("log", text="the sample begins anew")
+            return
         kept = [d for d in event.drafts if d.kept]
         eagle = self.request.method.name == "eagle"
         first = 0 if eagle else len(event.tokens) - len(kept)  # verified drafts come before the new token

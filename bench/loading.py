@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bench.engines import EngineSpec, sglang_engine
 from bench.runner import Engine, Tokenizer
 from pipo.engine.types import Method
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
 from pipo.lab import resolve_model
+from pipo.sglang.facts import read_facts
+from pipo.sglang.launch import check_method as check_ways
 
 ENGINE = "torch"
 S = TypeVar("S", bound=msgspec.Struct)
@@ -44,6 +47,21 @@ def load(model: str, ctx: JobContext, family: str | None = None) -> Loaded:
     engine = ctx.resident(str(folder), lambda: make_engine(folder))
     fit_threads(engine.model)  # each time: residents of other sizes share the process
     return Loaded(folder, engine, tokenizer)
+
+
+def load_for(
+    spec: EngineSpec, model: str, method: Method, whose: str, ctx: JobContext, family: str | None = None
+) -> Loaded:
+    """As ``load``, by the engine that a job asks for; ``whose`` begins messages about a method that it cannot do."""
+    if not spec.on_sglang:
+        return load(model, ctx, family)
+    from pipo.model import load_tokenizer
+
+    folder = Path(resolve_model(model, family)).absolute()
+    tokenizer = load_tokenizer(folder)
+    check_ways(read_facts(folder), method, f"{whose}: ")
+    decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
+    return Loaded(folder, sglang_engine(folder, model, method, spec, decode, ctx), tokenizer)
 
 
 def make_engine(folder: Path) -> Engine:
@@ -86,11 +104,6 @@ def threads() -> int:
     import torch
 
     return torch.get_num_threads()
-
-
-def default_method(loaded: Loaded) -> Method:
-    """The method that a model was made for: pipo at its default threshold, or regular."""
-    return Method("pipo" if loaded.engine.model.is_pipo else "regular")
 
 
 def check_method(name: str, method: Method, loaded: Loaded) -> None:

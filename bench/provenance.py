@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ from bench import record
 from bench.record import Provenance, Run
 from pipo.errors import BadInput
 
-PACKAGES = ("pipo", "torch", "transformers", "safetensors", "numpy", "msgspec")
+PACKAGES = ("pipo", "torch", "transformers", "safetensors", "numpy", "msgspec", "sglang")
 
 
 def settings_hash(spec: dict[str, Any]) -> str:
@@ -54,14 +55,16 @@ def versions() -> dict[str, str]:
 
 
 def collect(
-    spec: dict[str, Any], *, seed: int, engine: str, device: str, threads: int, models: dict[str, str]
-) -> Provenance:
+    spec: dict[str, Any], *, seed: int, engine: str, device: str, threads: int, models: dict[str, str],
+    warnings: Sequence[str] = (),
+) -> Provenance:  # fmt: skip
     """Provenance of a run that starts now. ``models``: name as given -> fingerprint."""
     commit, dirty = git_state()
     return Provenance(
         settings_hash=settings_hash(spec), git_commit=commit, git_dirty=dirty, versions=versions(), device=device,
         cpu_count=os.cpu_count() or 1, threads=threads, seed=seed, engine=engine,
         started=datetime.now(UTC).isoformat(timespec="seconds"), models=models,
+        warnings=list(warnings),
     )  # fmt: skip
 
 

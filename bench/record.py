@@ -122,6 +122,7 @@ class Provenance(msgspec.Struct, kw_only=True):
     """Where a run came from. ``settings_hash``: of the resolved spec; ``seed``: the run's base seed.
 
     ``models``: model as named in the settings -> fingerprint of its config and weights (bench/loading.py).
+    ``warnings``: settings that the engine did not honour.
     """
 
     settings_hash: str
@@ -135,6 +136,7 @@ class Provenance(msgspec.Struct, kw_only=True):
     engine: str
     started: str
     models: dict[str, str] = {}
+    warnings: list[str] = []
 
 
 class Run(msgspec.Struct, kw_only=True):

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from bench import loading, provenance, record
+from bench import engines, loading, provenance, record
+from bench.engines import EngineSpec
 from bench.loading import Loaded
 from bench.record import Record, Run, SampleRecord, Variant
 from bench.runner import Generation, Progress, finished
@@ -20,7 +21,7 @@ from pipo.errors import BadInput
 from pipo.jobs import JobContext
 
 
-class SampleSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Settings that sampled jobs share.
 
     ``k``: samples an item. ``pass_at``: which pass@k to report. ``limit``: items a task. ``slots``: loose budget in
@@ -39,6 +40,7 @@ class SampleSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     family: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_batch < 1:
             raise BadInput(f"max_batch {self.max_batch} must be at least 1")
         if self.seed < 0:
@@ -58,12 +60,15 @@ class Session:
         provenance.check_folder(ctx.folder)
         self.pass_at = check_pass_at(spec.pass_at, spec.k)
         self.tasks = load_tasks(spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family)
-        self.loaded: dict[str, Loaded] = {}
+        self.loaded: dict[tuple[str, str], Loaded] = {}
+        engines.check_usable(spec)
         for v in variants:
-            if v.model not in self.loaded:
+            if self._key(v) not in self.loaded:
                 ctx.check()
-                self.loaded[v.model] = loading.load(v.model, ctx, spec.family)
-            loading.check_method(f"variant {v.name}", v.method, self.loaded[v.model])
+                self.loaded[self._key(v)] = loading.load_for(
+                    spec, v.model, v.method, f"variant {v.name}", ctx, spec.family
+                )
+            loading.check_method(f"variant {v.name}", v.method, self.loaded[self._key(v)])
         for loaded in self.loaded.values():
             if spec.max_batch > loaded.engine.max_batch:
                 loaded.engine.resize(max_batch=spec.max_batch)
@@ -74,19 +79,27 @@ class Session:
         total = len(variants) * sum(len(t.items) for t in self.tasks) * spec.k
         self.progress = Progress(ctx, total, len(self.done) * spec.k)
 
+    def _key(self, variant: Variant) -> tuple[str, str]:
+        """Torch's engine does all methods of a model, SGLang's one."""
+        return variant.model, variant.method.name if self.spec.on_sglang else ""
+
     def _open(self, kind: str) -> Run:
-        marks = {name: loading.fingerprint(m.folder) for name, m in self.loaded.items()}
+        marks = {name: loading.fingerprint(m.folder) for (name, _), m in self.loaded.items()}
+        given = msgspec.to_builtins(self.spec)
+        del given["engine"], given["server"]
         settings: dict[str, Any] = {
             "kind": kind,
-            **msgspec.to_builtins(self.spec),
+            **given,
+            **engines.engine_settings(self.spec),
             "variants": msgspec.to_builtins(self.variants),
             "tasks": {t.name: provenance.settings_hash(msgspec.to_builtins({"items": t.items})) for t in self.tasks},
             "pass_at": self.pass_at,
             "fingerprints": marks,
         }
         source = provenance.collect(
-            settings, seed=self.spec.seed, engine=loading.ENGINE, device=loading.device_name(),
-            threads=loading.threads(), models=marks,
+            settings, seed=self.spec.seed, engine=self.spec.engine, device=engines.device_name(self.spec),
+            threads=engines.threads(self.spec, next(iter(self.loaded.values())).engine), models=marks,
+            warnings=engines.warnings(self.spec),
         )  # fmt: skip
         budgets = {t.name: t.budgets for t in self.tasks}
         run = Run(kind=kind, spec=settings, provenance=source, variants=self.variants, budgets=budgets,
@@ -102,7 +115,7 @@ class Session:
         missing = [i for i in task.items if (variant.name, task.name, i.id) not in self.done]
         if not missing:
             return
-        loaded = self.loaded[variant.model]
+        loaded = self.loaded[self._key(variant)]
         generation = Generation(
             loaded.engine, loaded.tokenizer, variant, task, k=self.spec.k, seed=self.spec.seed,
             sampling=self.spec.sampling, max_batch=self.spec.max_batch, path=self.path,

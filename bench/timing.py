@@ -61,7 +61,10 @@ class Trace:
         self.error: str | None = None
 
     def add(self, event: Event, step: int) -> None:
-        """Take in the request's next event, of the engine's step of that number."""
+        """Take in the request's next event, of the engine's step of that number. A restart voids what came before."""
+        if event.restarted:
+            vars(self).update(vars(Trace(event.time, self.method)))
+            return
         at = round(event.time - self.submitted, 7)
         self.tokens += event.tokens
         self.places += event.places

@@ -1,6 +1,7 @@
 """What stays loaded in the worker between jobs: engines and their models, by key. Torch-free by itself.
 
-A key that begins with a model folder is bound to the files there: when they change, the resident is loaded anew.
+A key that is a model folder, or one with ``#`` and more behind it, is bound to the files there: when they change, the
+resident is loaded anew. What goes is closed, where it has a ``close``.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Residents:
             if old == mark:
                 kept: T = value
                 return kept
-            del value, self._kept[key]
-            gc.collect()
+            del value
+            self.drop([key])
         made = load()
         self._kept[key] = (made, mark, size_of(made))
         return made
@@ -42,7 +43,11 @@ class Residents:
 
     def drop(self, keys: list[str]) -> None:
         for key in keys:
-            self._kept.pop(key, None)
+            value, *_ = self._kept.pop(key, (None,))
+            close = getattr(value, "close", None)
+            if callable(close):
+                close()
+            del value, close
         gc.collect()
 
     def describe(self) -> list[ResidentInfo]:
@@ -51,11 +56,17 @@ class Residents:
 
 def _mark(key: str) -> tuple[Any, ...]:
     """Names, sizes and times of the model files in the folder that the key names; empty for any other key."""
-    folder = Path(key)
+    folder = Path(folder_of(key))
     if not folder.is_absolute() or not folder.is_dir():
         return ()
     files = sorted(f for pattern in _WATCHED for f in folder.glob(pattern))
     return tuple((f.name, s.st_size, s.st_mtime_ns) for f in files for s in [f.stat()])
+
+
+def folder_of(key: str) -> str:
+    """The part of a key that names a model: all of it, or what comes before the last ``#``."""
+    before, mark, _ = key.rpartition("#")
+    return before if mark and not Path(key).is_dir() else key
 
 
 def size_of(value: Any) -> int | None:

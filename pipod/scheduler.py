@@ -14,6 +14,7 @@ from pipod import messages as m
 from pipod import place
 from pipod.journal import Journal
 from pipod.kinds import KINDS
+from pipod.residents import folder_of
 from pipod.workerlink import WorkerLink
 
 log = logging.getLogger("pipod")
@@ -70,7 +71,8 @@ class Scheduler:
 
     def unload(self, key: str | None) -> list[str]:
         known = [r.key for r in self.residents]
-        keys = known if key is None else [k for k in known if k == key or k.endswith("/" + key)]
+        named = {k: (k, folder_of(k)) for k in known}
+        keys = known if key is None else [k for k in known if any(n == key or n.endswith("/" + key) for n in named[k])]
         if key is not None and not keys:
             raise BadInput(f"{key!r} is not loaded; loaded: {', '.join(known) or 'nothing'}")
         if keys:

@@ -137,6 +137,7 @@ def _provenance(run: LoadedRun) -> str:
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(p.versions.items()))),
         ("device", f"{p.device}, {p.cpu_count} cores, {p.threads} threads"),
         ("engine", p.engine),
+        ("note", "; ".join(p.warnings)),
         ("seed", p.seed),
         ("sampling", _pairs({f: getattr(run.run.sampling, f) for f in run.run.sampling.__struct_fields__})),
         ("budgets in slots", "; ".join(f"{task}: {_pairs(b)}" for task, b in run.run.budgets.items())),

@@ -30,6 +30,13 @@ def threshold(
     random: Annotated[
         bool, typer.Option("--random/--no-random", help="Also gate by coin flip at the same pad ratio.")
     ] = True,
+    engine: o.Engine = "torch",
+    cpu_rig: o.CpuRig = False,
+    devices: o.Devices = None,
+    tp: o.Tp = None,
+    dp: o.Dp = None,
+    memory_fraction: o.MemoryFraction = None,
+    radix_cache: o.RadixCache = None,
     family: o.Family = None,
     json: o.Json = False,
     detach: o.Detach = False,
@@ -37,7 +44,10 @@ def threshold(
     """Quality against the confidence threshold, beside a coin flip that keeps as many drafts."""
     from pipo.cli.follow import run_job
     from pipo.cli.show import threshold as show
+    from pipo.errors import BadInput
 
+    if engine == "sglang" and random:
+        raise BadInput("the coin flips run in the torch engine only; give --no-random, or --engine torch")
     for value in threshold or ():
         o.check_method("pipo", threshold=value)
     lab = o.check_family(family)
@@ -45,6 +55,7 @@ def threshold(
         family=lab,
         tasks=o.check_tasks(task),
         model=o.check_model(model, lab),
+        **o.check_engine(engine, cpu_rig, devices, tp, dp, memory_fraction, radix_cache),
         thresholds=sorted(set(threshold)) if threshold else None,
         k=k,
         limit=limit,

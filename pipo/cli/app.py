@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from pipo.cli import ablate, bench, daemon, draft_vocab, evaluate, generate, jobs, lab, models, report, train
+from pipo.cli import (
+    ablate,
+    bench,
+    daemon,
+    draft_vocab,
+    engines,
+    evaluate,
+    generate,
+    jobs,
+    lab,
+    models,
+    report,
+    serve,
+    train,
+)
 from pipo.errors import PipoError
 
 app = typer.Typer(
@@ -41,7 +55,7 @@ def _root(
     pass
 
 
-for group in (daemon, models, generate, evaluate, draft_vocab):
+for group in (daemon, models, engines, generate, serve, evaluate, draft_vocab):
     group.register(app)
 for name, group in {"bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}.items():
     app.add_typer(group.app, name=name)

@@ -121,6 +121,6 @@ def _resident() -> set[str]:
 
     try:
         with connect(start=False) as client:
-            return {resident.key for resident in client.status().residents}
+            return {name for r in client.status().residents for name in (r.key, r.key.rpartition("#")[0])}
     except DaemonError:
         return set()

@@ -49,6 +49,20 @@ Family = Annotated[
     typer.Option("--family", help="Folder that lab/... means, from `pipo lab build`. [default: the shipped]"),
 ]
 
+Engine = Annotated[str, typer.Option("--engine", help="torch, which is built in, or sglang; see `pipo engines`.")]
+CpuRig = Annotated[bool, typer.Option("--cpu-rig", help="sglang: run it on the CPU, slowly, for small models.")]
+Devices = Annotated[
+    str | None, typer.Option("--devices", metavar="0,1,...", help="sglang: GPUs to use. [default: the first]")
+]
+Tp = Annotated[int | None, typer.Option("--tp", min=1, help="sglang: GPUs that share one copy. [default: 1]")]
+Dp = Annotated[int | None, typer.Option("--dp", min=1, help="sglang: copies of the model. [default: 1]")]
+MemoryFraction = Annotated[
+    float | None, typer.Option("--memory-fraction", help="sglang: share of a GPU's memory for weights and caches.")
+]
+RadixCache = Annotated[
+    bool | None, typer.Option("--radix-cache/--no-radix-cache", help="sglang: reuse common prefixes. [default: yes]")
+]
+
 _METHOD_KEYS = {"threshold": float, "depth": int, "keep_rate": float}
 
 
@@ -158,6 +172,34 @@ def check_sampling(
     )  # fmt: skip
     Sampling(**given)
     return given
+
+
+def check_engine(
+    engine: str,
+    cpu_rig: bool = False,
+    devices: str | None = None,
+    tp: int | None = None,
+    dp: int | None = None,
+    memory_fraction: float | None = None,
+    radix_cache: bool | None = None,
+) -> dict[str, Any]:
+    """The engine's part of a job's settings; empty for torch. Raises BadInput where it cannot run here."""
+    from pipo.errors import BadInput
+
+    one_of("--engine", engine, ("torch", "sglang"))
+    given = without_none(
+        cpu_rig=cpu_rig or None, devices=devices, tp=tp, dp=dp, memory_fraction=memory_fraction, radix_cache=radix_cache
+    )
+    if engine == "torch":
+        if given:
+            flag = next(iter(given)).replace("_", "-")
+            raise BadInput(f"--{flag} has no effect on the torch engine; give --engine sglang, or leave it out")
+        return {}
+    from pipo.sglang.launch import ServerSettings, unusable
+
+    if (why := unusable(ServerSettings(**given))) is not None:
+        raise BadInput(why)
+    return {"engine": engine, "server": given}
 
 
 def check_method(

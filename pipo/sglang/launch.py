@@ -5,6 +5,7 @@ Loads neither torch nor sglang, so that the command line may import it. What is 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -127,6 +128,11 @@ def check_method(facts: Facts, method: Method, whose: str = "") -> None:
         raise BadInput(f"{whose}method {method.name} does not run in SGLang: {why}")
 
 
+def default_method(folder: Path) -> Method:
+    """The method that a model was made for, from its folder alone. Raises BadModel."""
+    return Method("pipo" if read_facts(folder).is_pipo else "regular")
+
+
 class Launch(NamedTuple):
     """A server that can be started: its command, its environment, where it will listen. ``secret``: its API key."""
 
@@ -193,12 +199,13 @@ def command_line(
         switches.append("--incremental-streaming-output")
     if s.cpu_rig:
         options |= _rig_options(s)
+        switches.append("--disable-overlap-schedule")  # it needs state snapshots, which SGLang has for GPUs only
     elif facts.is_pipo:
         # The second phase of a step reads the first one's hidden states, which must come out of a CUDA graph.
         switches.append("--enable-return-hidden-states")
     flat = [text for key, value in options.items() if value is not None for text in (key, str(value))]
-    return [sys.executable, "-P", "-m", "sglang.launch_server", *flat, *switches, *WAYS[method.name].flags(method),
-            *s.flags]  # fmt: skip
+    switches += [f for f in WAYS[method.name].flags(method) if f not in switches]
+    return [sys.executable, "-P", "-m", "sglang.launch_server", *flat, *switches, *s.flags]
 
 
 def _rig_options(s: ServerSettings) -> dict[str, Any]:
@@ -210,6 +217,11 @@ def _rig_options(s: ServerSettings) -> dict[str, Any]:
         "--max-total-tokens": s.max_total or RIG_CACHE, "--max-mamba-cache-size": 4 * rows,
         "--mem-fraction-static": s.memory_fraction or 0.5,
     }  # fmt: skip
+
+
+def threads(facts: Facts, s: ServerSettings) -> int:
+    """Threads that a server computes with on the CPU."""
+    return 1 if s.cpu_rig and facts.parameters < SMALL else os.cpu_count() or 1
 
 
 def server_environment(facts: Facts, s: ServerSettings) -> dict[str, str]:
@@ -225,6 +237,5 @@ def server_environment(facts: Facts, s: ServerSettings) -> dict[str, str]:
         env["CUDA_VISIBLE_DEVICES"] = s.devices
     if s.cpu_rig:
         env = environment(env)
-        if facts.parameters < SMALL:
-            env["OMP_NUM_THREADS"] = "1"
+        env["OMP_NUM_THREADS"] = str(threads(facts, s))
     return env

@@ -80,13 +80,23 @@ def free_memory() -> int | None:
 
 
 def free_gpu_memory(devices: str | None) -> int | None:
-    """Bytes free on the fullest of the GPUs, by the driver's own tool; None where it does not say."""
-    command = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
+    """Bytes free on the fullest of the GPUs; None where unknown."""
+    return min((int(mb) << 20 for mb in _gpus("memory.free", devices) if mb.isdigit()), default=None)
+
+
+def gpu_names(devices: str | None, count: int) -> str:
+    """Names of the first ``count`` of the GPUs: ``NVIDIA H100 x 2``; ``gpu`` where unknown."""
+    names = _gpus("name", devices)[:count]
+    return ", ".join(n if names.count(n) == 1 else f"{n} x {names.count(n)}" for n in dict.fromkeys(names)) or "gpu"
+
+
+def _gpus(what: str, devices: str | None) -> list[str]:
+    """A property of the GPUs, by the driver's own tool; empty where it does not say."""
+    command = ["nvidia-smi", f"--query-gpu=index,{what}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        rows = [line.split(",") for line in done.stdout.strip().split("\n")]
-        wanted = None if devices is None else set(devices.split(","))
-        free = [int(mb) << 20 for number, mb in rows if wanted is None or number.strip() in wanted]
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    return min(free, default=None)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.partition(",") for line in done.stdout.strip().split("\n")]
+    wanted = None if devices is None else set(devices.split(","))
+    return [value.strip() for number, _, value in rows if wanted is None or number.strip() in wanted]
