@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import pkgutil
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -42,7 +44,8 @@ def activate() -> None:
     for hook in hooks:
         if not took(hook):
             raise SystemExit(f"pipo: the hook on {hook.target} did not take ({hook.without}); see the log above")
-    logger.info("pipo: %d hooks verified", len(hooks))
+    # SGLang sets its log up later than this; the line says for each process that it was done there.
+    print(f"pipo: {len(hooks)} hooks verified in process {os.getpid()}", file=sys.stderr, flush=True)
 
 
 def installed() -> str | None:

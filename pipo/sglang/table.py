@@ -55,12 +55,28 @@ HOOKS = (
         "the heads are ignored and pairs read as token ids beyond the vocabulary",
     ),
     _hook(
+        f"{SRT}.configs.model_config.ModelConfig._config_draft_model",
+        "AFTER",
+        "loading:config_draft_model",
+        "self",
+        "names the draft class of a dense Qwen3's MTP head (eagle, mtp)",
+        "the whole model is loaded as its own draft",
+    ),
+    _hook(
+        f"{SRT}.models.qwen3.Qwen3ForCausalLM.load_weights",
+        "AROUND",
+        "loading:without_head",
+        "self weights",
+        "keeps a dense Qwen3's MTP head from its backbone",
+        "a checkpoint with an MTP head ends in a KeyError",
+    ),
+    _hook(
         f"{SRT}.managers.scheduler.Scheduler.init_model_config",
         "AFTER",
         "scheduler:scheduler_init",
         "self",
-        "notes in the scheduler's process that its model takes pairs",
-        "the scheduler takes pairs for token ids",
+        "notes in the scheduler's process that its model takes pairs, or that it drafts for us",
+        "the scheduler takes pairs for token ids, and drafts are verified with loss",
     ),
     _hook(
         f"{TOKENIZER}._validate_one_request",
@@ -107,7 +123,7 @@ HOOKS = (
         "AROUND",
         "sampling:cumulate_penalty_output_tokens",
         "self",
-        "counts kept drafts for penalties, PAD never",
+        "counts kept drafts for penalties, PAD never; all accepted drafts of eagle and mtp",
         "penalties index beyond the vocabulary",
     ),
     _hook(
@@ -139,8 +155,8 @@ HOOKS = (
         "AFTER",
         "sampling:copy_for_forward",
         "self",
-        "thresholds under the overlap schedule",
-        "the gate has no threshold under the overlap schedule",
+        "thresholds under the overlap schedule; penalties of eagle and mtp",
+        "the gate has no threshold under the overlap schedule, verification no penalties",
     ),
     _hook(
         f"{SRT}.model_executor.forward_batch_info.ForwardBatch.init_new",
@@ -159,6 +175,22 @@ HOOKS = (
         "draft, gate and second sampling after the first token",
         "no drafts",
     ),
+    _hook(
+        f"{SRT}.speculative.eagle_utils.eagle_sample",
+        "AROUND",
+        "eagle:sample",
+        "verify_input batch logits_output grammar_mask uno_target_max_top_k watermark_state watermark_full_mask",
+        "verifies drafts without loss under all sampling settings (eagle), or keeps them (mtp)",
+        "penalties, min-p and joint filters are verified with loss, on a CPU every temperature is 0; mtp is verified",
+    ),
+    _hook(
+        f"{SRT}.speculative.eagle_worker_v2.EagleDraftWorker.draft_forward",
+        "AROUND",
+        "mtp:draft_forward",
+        "self forward_batch",
+        "draws the drafts of mtp with their requests' settings",
+        "drafts of mtp know neither penalties nor filters",
+    ),
 )
 
 RIG_HOOKS = (
@@ -168,6 +200,15 @@ RIG_HOOKS = (
         "rig:gated_norm",
         "self x z",
         "on a CPU, the gated norm of linear attention in plain torch",
+        "Triton is called where there is no GPU",
+    ),
+    _hook(
+        f"{SRT.removesuffix('.srt')}.kernels.ops.mamba.mamba_state_scatter_triton.scatter_mamba_states_after_mtp_verify",
+        "AROUND",
+        "rig:scatter_states",
+        "mamba_caches state_indices_tensor last_correct_step_indices mamba_track_indices mamba_steps_to_track"
+        " src_indices_raw",
+        "on a CPU, takes over the states of linear attention after the accepted drafts in plain torch",
         "Triton is called where there is no GPU",
     ),
 )

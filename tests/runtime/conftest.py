@@ -20,15 +20,20 @@ LAB = ROOT / "pipo" / "lab" / "models"
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """``start(folder, method, environment={}, **settings)``: a running server; all are stopped after the module.
 
+    ``overlap``: with SGLang's overlap schedule, which is switched off for pairs otherwise.
+
     Fails, not skips, where the rig is not installed: ``make setup`` brings it.
     """
     servers: list[Server] = []
     home = pytest.MonkeyPatch()
     home.setenv("PIPO_HOME", str(tmp_path_factory.mktemp("sglang")))
 
-    def run(folder: Path, method: str, environment: dict[str, str] | None = None, **settings: object) -> Server:
+    def run(
+        folder: Path, method: str, environment: dict[str, str] | None = None, overlap: bool = False, **settings: object
+    ) -> Server:
         made = launch.plan(folder, Method(method), launch.ServerSettings(cpu_rig=True, **settings), streaming=False)  # type: ignore[arg-type]
-        server = Server(made._replace(environment={**made.environment, **(environment or {})}))
+        command = [word for word in made.command if not (overlap and word == "--disable-overlap-schedule")]
+        server = Server(made._replace(command=command, environment={**made.environment, **(environment or {})}))
         server.start()
         servers.append(server)
         return server

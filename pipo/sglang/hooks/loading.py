@@ -6,11 +6,15 @@ a PIPO model keeps the name of its backbone and is told from a regular one by ``
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from typing import Any
 
+from pipo.sglang.hooks.scheduler import SPECULATIVE
 from pipo.sglang.pairs import MOST_TOKENS
 
 OURS = "PipoForCausalLM"
+DRAFT = "Qwen3ForCausalLMMTP"  # the native MTP head of a dense Qwen3, which SGLang has no class for
 ARCHITECTURES = {"qwen3_5_text": "Qwen3_5ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
@@ -65,7 +69,13 @@ def interval(config: Any) -> int:
 
 
 def get_model_architecture(original: Any, model_config: Any) -> Any:
-    """The twin class for a PIPO config, SGLang's own for any other."""
+    """The twin class for a PIPO config, a draft class of ours for a dense head, SGLang's own for any other."""
+    if model_config.hf_config.architectures == [DRAFT]:
+        from sglang.srt.models.registry import ModelRegistry
+
+        from pipo.sglang.models.qwen3_mtp import Qwen3ForCausalLMMTP
+
+        ModelRegistry.models[DRAFT] = Qwen3ForCausalLMMTP
     if not is_pairs(model_config.hf_config) or getattr(model_config, "is_draft_model", False):
         return original(model_config)
     name = original(model_config)[1]
@@ -76,3 +86,18 @@ def get_model_architecture(original: Any, model_config: Any) -> Any:
     from pipo.sglang.models.qwen3 import PairQwen3
 
     return PairQwen3, name
+
+
+def config_draft_model(result: Any, self: Any) -> None:
+    """The draft of a dense Qwen3 is its MTP head; SGLang would take the whole model for it."""
+    config = self.hf_config
+    ours = getattr(config, "pipo_method", None) in SPECULATIVE
+    if self.is_draft_model and ours and config.architectures == [ARCHITECTURES["qwen3"]]:
+        self.hf_config = self.hf_text_config = copy.deepcopy(config)
+        self.hf_config.architectures = [DRAFT]
+        self.hf_config.num_nextn_predict_layers = 1
+
+
+def without_head(original: Any, self: Any, weights: Iterable[tuple[str, Any]]) -> Any:
+    """A dense Qwen3 backbone leaves ``mtp.*`` alone; SGLang's loader knows no such name and ends with a KeyError."""
+    return original(self, ((name, tensor) for name, tensor in weights if not name.startswith("mtp.")))

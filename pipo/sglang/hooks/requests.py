@@ -15,6 +15,7 @@ from pipo.sglang.pairs import pack_prompt
 
 THRESHOLD = 0.95  # the paper's
 KEYS = {"threshold", "max_slots", "details"}
+PENALTIES = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_new_tokens": 0}
 REFUSED = ("json_schema", "regex", "ebnf", "structural_tag", "thinking_budget")
 
 
@@ -46,6 +47,7 @@ def create_tokenized_object(
     params = dict(obj.sampling_params)
     ours = check_custom(params.get("custom_params") or {})
     _refuse(obj, params)
+    _refuse_late_penalties(params)
     check_places(input_ids, config.pad_token_id, config.vocab_size)
     limit = params.get("max_new_tokens", 128)
     slots = [n for n in (limit, ours["max_slots"]) if n is not None]
@@ -82,6 +84,15 @@ def _refuse(obj: Any, params: dict[str, Any]) -> None:
     for name in ("custom_logit_processor", "session_params", "lora_path", "return_sampling_mask"):
         if getattr(obj, name, None):
             raise ValueError(f"{name} is not supported with PIPO: leave it out")
+
+
+def _refuse_late_penalties(params: dict[str, Any]) -> None:
+    """Under the overlap schedule a step's penalties have not seen the step before it."""
+    from sglang.srt.runtime_context import get_schedule
+
+    used = [name for name, off in PENALTIES.items() if params.get(name, off) not in (off, None)]
+    if used and not get_schedule().disable_overlap_schedule:
+        raise ValueError(f"{used[0]} is a step late under the overlap schedule: start with --disable-overlap-schedule")
 
 
 def check_places(ids: Sequence[int], pad: int, vocab: int) -> None:

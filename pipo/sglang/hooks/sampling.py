@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipo.sglang.hooks.scheduler import pad
+from pipo.sglang.hooks.scheduler import pad, speculative
 from pipo.sglang.pairs import pack, unpack
 
 DRAFT_PLACE = 1 << 24  # seeded sampling hashes the position: a draft's must be one that no first token has
@@ -28,6 +28,10 @@ class PairSampling(NamedTuple):
 
 def from_schedule_batch(result: Any, self: Any, batch: Any, vocab_size: int) -> None:
     """Settings of a new batch; a request that was retracted has its earlier tokens counted again."""
+    if speculative():
+        from pipo.sglang.hooks import places
+
+        places.begin(self.penalizer_orchestrator, batch.reqs, batch.device)
     if pad() is None:
         return
     own = [r.sampling_params.custom_params or {} for r in batch.reqs]
@@ -53,9 +57,11 @@ def filter_batch(result: Any, self: Any, keep_indices: Any, keep_indices_device:
 
 
 def copy_for_forward(result: Any, self: Any) -> None:
-    """The overlap schedule's copy keeps our settings."""
+    """The copy that a pass works with keeps our settings."""
     if pad() is not None:
         result.pairs = self.pairs
+    if speculative():
+        result.penalties = self.penalizer_orchestrator  # a pass has several places, each after another count of tokens
 
 
 def init_forward_batch(result: Any, cls: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +78,14 @@ def init_forward_batch(result: Any, cls: Any, batch: Any, *args: Any, **kwargs: 
 
 
 def cumulate_penalty_output_tokens(original: Any, self: Any) -> Any:
-    """Count what the last step added beyond the first tokens, which ``sample`` counted: kept drafts."""
+    """Count what the last step added beyond the first tokens, which ``sample`` counted: kept drafts.
+
+    Where drafts are verified: every token that was accepted.
+    """
+    if speculative():
+        from pipo.sglang.hooks import places
+
+        return places.count_accepted(self.sampling_info.penalizer_orchestrator, self.reqs, self.device)
     if pad() is None:
         return original(self)
     latest = [r.output_ids[-1:] for r in self.reqs]
@@ -115,6 +128,8 @@ def sample(original: Any, self: Any, logits_output: Any, forward_batch: Any) -> 
     model, info, batch = self.model, forward_batch.sampling_info, forward_batch
     logits_output.next_token_logits[:, model.pad] = float("-inf")
     first = original(self, logits_output, batch).long()
+    if model.first_only:
+        return pack(first, model.pad)
     orchestrator = info.penalizer_orchestrator
     if orchestrator is not None and orchestrator.is_required:
         count_tokens(orchestrator, first, torch.ones_like(first, dtype=torch.bool))

@@ -10,7 +10,8 @@ from typing import Any
 
 from pipo.sglang.pairs import PairText, before, unpack
 
-_on: dict[str, int] = {}
+_on: dict[str, Any] = {}
+SPECULATIVE = ("eagle", "mtp")
 
 
 def switch_on(pad: int) -> None:
@@ -23,6 +24,11 @@ def pad() -> int | None:
     return _on.get("pad")
 
 
+def speculative() -> str | None:
+    """``eagle`` or ``mtp`` where this process drafts with a regular model for us; None anywhere else."""
+    return _on.get("speculative")
+
+
 def text_of(req: Any) -> PairText:
     """The tokens that a request has generated; made with its first pair."""
     text: PairText | None = getattr(req, "pair_text", None)
@@ -33,12 +39,27 @@ def text_of(req: Any) -> PairText:
 
 
 def scheduler_init(result: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-    """Look at the model when the scheduler starts."""
+    """Look at the model, and at the method that it is served for, when the scheduler starts."""
     from pipo.sglang.hooks.loading import is_pairs
 
     config = self.model_config.hf_config
     if is_pairs(config):
         switch_on(int(config.pad_token_id))
+    elif (method := getattr(config, "pipo_method", None)) in SPECULATIVE:
+        check_speculative(method, self.server_args)
+        _on["speculative"] = method
+
+
+def check_speculative(method: str, args: Any) -> None:
+    """What our choice of tokens was written for. Raises SystemExit with the flag that is missing."""
+    wanted: dict[str, Any] = {"disable_overlap_schedule": True, "speculative_eagle_topk": 1}
+    if method == "mtp":
+        wanted |= {
+            "speculative_num_steps": 1, "speculative_use_rejection_sampling": True, "disable_radix_cache": True,
+        }  # fmt: skip
+    for name, value in wanted.items():
+        if getattr(args, name) != value:
+            raise SystemExit(f"pipo: method {method} needs {name} {value}, the server has {getattr(args, name)}")
 
 
 def update_finish_state(original: Any, self: Any, new_accepted_len: int = 1) -> Any:

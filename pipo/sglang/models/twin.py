@@ -102,6 +102,8 @@ class PairModel:
         self.mtp = Unfold(hidden, (norm(hidden), norm(hidden)), body)
         self.confidence_head = Confidence(hidden, norm(2 * hidden), quant_config)
         self.draft_mask: Tensor | None = None
+        # Only to measure what pairs alone cost (bench.sglang_overhead): no second phase, PAD is always second.
+        self.first_only = getattr(config, "pipo_method", None) == "first-only"
 
     @property
     def end_layer(self) -> int:
@@ -178,13 +180,13 @@ class PairModel:
 
         super().load_weights(backbone())  # type: ignore[misc]
         params = dict(self.named_parameters())  # type: ignore[attr-defined]
-        unknown = [name for name, tensor in heads if not _fill(params, name, tensor)]
+        unknown = [name for name, tensor in heads if not fill(params, name, tensor)]
         missing = [name for name, p in params.items() if p.isnan().any()]
         if missing or unknown:
             raise ValueError(f"checkpoint and config.json disagree: missing {missing[:4]}, unexpected {unknown[:4]}")
 
 
-def _fill(params: dict[str, nn.Parameter], name: str, tensor: Tensor) -> bool:
+def fill(params: dict[str, nn.Parameter], name: str, tensor: Tensor) -> bool:
     """Load a tensor of our heads; whether there is a parameter for it (a fused one takes its shard)."""
     name = re.sub(r"^mtp\.(layers|norm)\.", r"mtp.body.\1.", name)
     for stacked, single, shard in STACKED:
