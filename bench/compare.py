@@ -49,7 +49,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
 def run_eval(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """Evaluate one model with one method; the summary is that of ``compare`` with one variant and no differences."""
     settings = loading.read_spec(spec, EvalSpec, "eval")
-    method = settings.method or engines.default_method(settings.model, settings.family)
+    method = settings.method or loading.default_method(settings, settings.model, ctx, settings.family)
     return _measure("eval", settings, [Variant(method.name, settings.model, method)], [], ctx)
 
 

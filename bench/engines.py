@@ -16,7 +16,6 @@ from bench.record import Variant
 from pipo.engine.types import Method
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
-from pipo.lab import resolve_model
 from pipo.sglang import launch, machine
 from pipo.sglang.engine import SEEDS, SglangEngine
 from pipo.sglang.launch import ServerSettings
@@ -53,11 +52,6 @@ def check_usable(spec: EngineSpec) -> None:
     """Raise BadInput where SGLang was asked for and cannot run here."""
     if spec.on_sglang and (why := launch.unusable(spec.server_settings)) is not None:
         raise BadInput(why)
-
-
-def default_method(model: str, family: str | None) -> Method:
-    """The method that a model was made for, from its folder alone."""
-    return launch.default_method(Path(resolve_model(model, family)))
 
 
 def split_by_engine(variants: tuple[Variant, ...], spec: EngineSpec) -> tuple[tuple[Variant, ...], list[str]]:

@@ -91,7 +91,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """
     settings = loading.read_spec(spec, GenerateSpec, "generate")
     engines.check_usable(settings)
-    method = settings.method or engines.default_method(settings.model, settings.family)
+    method = settings.method or loading.default_method(settings, settings.model, ctx, settings.family)
     loaded = loading.load_for(settings, settings.model, method, "generate", ctx, settings.family)
     loading.check_method("generate", method, loaded)
     engine = loaded.engine

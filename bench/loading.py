@@ -16,6 +16,7 @@ from pipo.jobs import JobContext
 from pipo.lab import resolve_model
 from pipo.sglang.facts import read_facts
 from pipo.sglang.launch import check_method as check_ways
+from pipo.sglang.launch import default_method as folder_method
 
 ENGINE = "torch"
 S = TypeVar("S", bound=msgspec.Struct)
@@ -62,6 +63,13 @@ def load_for(
     check_ways(read_facts(folder), method, f"{whose}: ")
     decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
     return Loaded(folder, sglang_engine(folder, model, method, spec, decode, ctx), tokenizer)
+
+
+def default_method(spec: EngineSpec, model: str, ctx: JobContext, family: str | None = None) -> Method:
+    """The method that a model was made for: pipo at its default threshold, or regular."""
+    if spec.on_sglang:
+        return folder_method(Path(resolve_model(model, family)))
+    return Method("pipo" if load(model, ctx, family).engine.model.is_pipo else "regular")
 
 
 def make_engine(folder: Path) -> Engine:
