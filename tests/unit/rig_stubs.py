@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from types import ModuleType
 
 from pipo.sglang.rig import STUBS
 
 
 def stub(name: str) -> ModuleType:
-    """A file of the stub sgl_kernel under a name of its own, so that nobody takes it for the package."""
-    spec = importlib.util.spec_from_file_location(f"rig_{name}", STUBS / "sgl_kernel" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """A file of the stub sgl_kernel, without its ``__init__``, which puts kernels into ``torch.ops``."""
+    package = sys.modules.setdefault("rig_kernels", ModuleType("rig_kernels"))
+    package.__path__ = [str(STUBS / "sgl_kernel")]
+    return importlib.import_module(f"rig_kernels.{name}")

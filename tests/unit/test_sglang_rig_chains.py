@@ -1,16 +1,90 @@
-"""The CPU rig's bookkeeping of speculative decoding: slots, chains of drafts, and their greedy verification.
+"""The CPU rig under speculative decoding: attention over the pool, chains of drafts, and their greedy verification.
 
 Shape legend: n requests, M places a request to verify.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import Tensor
 
 from tests.unit.rig_stubs import stub
 
-speculative = stub("speculative")
+attention, mamba, speculative = (stub(name) for name in ("attention", "mamba", "speculative"))
+
+
+# Attention
+
+
+def slow_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One query [Hq, D] over keys [L, Hk, D]: [Hq, D]."""
+    k, v = (t.repeat_interleave(len(q) // t.shape[1], 1) for t in (k, v))
+    return torch.einsum("hl,lhd->hd", torch.einsum("hd,lhd->hl", q * scale, k).softmax(1), v)
+
+
+def pool(lens: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keys and values [40, 2, 8], the slots of each row [5, 12], and the rows of ``lens``."""
+    rows, free = torch.randperm(5)[: len(lens)], torch.randperm(40).int()
+    table = torch.full((5, 12), int(free[-1]), dtype=torch.int32)
+    for row, part in zip(rows, free[: sum(lens)].split(lens), strict=True):
+        table[row, : len(part)] = part
+    keys, values = torch.randn(2, 40, 2, 8)
+    for buffer in (keys, values):
+        buffer[free[sum(lens) :].long()] = torch.nan  # nobody may look there
+    return keys, values, table, rows
+
+
+def test_attention_of_one_new_place() -> None:
+    torch.manual_seed(0)
+    lens = [1, 12, 5]
+    keys, values, table, rows = pool(lens)
+    q, k, v = torch.randn(3, 4, 8), torch.randn(3, 2, 8), torch.randn(3, 2, 8)
+    new, o = table[rows, torch.tensor(lens) - 1], torch.empty(3, 4, 8)
+    attention.decode_attention_cpu(
+        q, keys, values, 1.0, 1.0, o, k, v, new, torch.empty(0), table, rows, torch.tensor(lens), 0.3, 0.0, False, 0,
+        None, None,
+    )  # fmt: skip
+    assert torch.equal(keys[new.long()], k) and torch.equal(values[new.long()], v)
+    for i, length in enumerate(lens):
+        seen = table[rows[i], :length].long()
+        torch.testing.assert_close(o[i], slow_attention(q[i], keys[seen], values[seen], 0.3))
+
+
+def test_attention_of_prompts_and_of_drafts() -> None:
+    torch.manual_seed(1)
+    lens, new = torch.tensor([3, 12, 7, 9]), torch.tensor([3, 7, 1, 4])
+    keys, values, table, rows = pool(lens.tolist())
+    q, start = torch.randn(int(new.sum()), 4, 8), new.cumsum(0) - new
+    o = torch.empty_like(q)
+    attention.extend_attention_cpu(
+        q, None, None, o, keys, values, 1.0, 1.0, table, rows, lens, new.int(), start.int(), 7, 0.3, 0.0, False, 0,
+        None, None, None, True,
+    )  # fmt: skip
+    for i in range(len(lens)):
+        for j in range(int(new[i])):
+            seen = table[rows[i], : int(lens[i] - new[i]) + j + 1].long()
+            at = int(start[i]) + j
+            torch.testing.assert_close(o[at], slow_attention(q[at], keys[seen], values[seen], 0.3))
+
+
+def test_states_after_the_accepted_drafts_are_kept() -> None:
+    caches = SimpleNamespace(
+        temporal=torch.zeros(2, 6, 3), intermediate_ssm=torch.randn(2, 4, 5, 3),
+        conv=[torch.zeros(2, 6, 2, 3)], intermediate_conv_window=[torch.randn(2, 4, 5, 2, 3)],
+    )  # fmt: skip
+    slots, steps = torch.tensor([4, 1, 2]), torch.tensor([0, 3, -1])
+    mamba.scatter_verified_states_cpu(caches, slots, steps, torch.tensor([5, 0, 0]), torch.tensor([2, -1, -1]))
+    pairs = (caches.temporal, caches.intermediate_ssm), (caches.conv[0], caches.intermediate_conv_window[0])
+    for states, drafts in pairs:
+        expected = torch.zeros_like(states)
+        expected[:, 4], expected[:, 1], expected[:, 5] = drafts[:, 0, 0], drafts[:, 1, 3], drafts[:, 0, 2]
+        assert torch.equal(states, expected)
+
+
+# Bookkeeping
 
 
 def test_slots_of_spans() -> None:

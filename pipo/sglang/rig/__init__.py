@@ -18,7 +18,8 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     """A copy of ``base`` for SGLang's processes: stubs first on the path, and SGLang's switch for its CPU engine.
 
     States of convolutions are kept in float32, as the weights are there; SGLang's default of bfloat16 is for a GPU.
+    Drafts are drawn by torch, not by a Triton kernel.
     """
     path = [str(STUBS), *(p for p in base.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(STUBS))]
-    own = {"SGLANG_USE_CPU_ENGINE": "1", "SGLANG_MAMBA_CONV_DTYPE": "float32"}
+    own = {"SGLANG_USE_CPU_ENGINE": "1", "SGLANG_MAMBA_CONV_DTYPE": "float32", "SGLANG_OPT_USE_GUMBEL_SAMPLE": "0"}
     return {**base, "PYTHONPATH": os.pathsep.join(path), **own}

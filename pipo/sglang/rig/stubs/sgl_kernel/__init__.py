@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import fused, mamba
+from . import attention, fused, mamba
+from .attention import build_draft_decode_metadata_cpu
 from .speculative import (
     assign_draft_cache_locs_contiguous_cpu,
     assign_extend_cache_locs_cpu,
@@ -29,6 +30,7 @@ __all__ = [
     "assign_draft_cache_locs_contiguous_cpu",
     "assign_extend_cache_locs_cpu",
     "assign_req_to_token_pool_cpu",
+    "build_draft_decode_metadata_cpu",
     "build_tree_kernel_efficient_cpu",
     "copy_all_layer_kv_cache_cpu",
     "fill_accept_out_cache_loc_cpu",
@@ -47,6 +49,8 @@ def rotate_input_ids_cpu(*_: Any, **__: Any) -> NoReturn:
 
 
 for _kernel in (
+    attention.decode_attention_cpu,
+    attention.extend_attention_cpu,
     mamba.fused_gdn_gating_cpu,
     mamba.fused_rmsnorm_gated_cpu,
     mamba.fused_sigmoid_gating_delta_rule_update_cpu,

@@ -9,8 +9,6 @@ the convolution, W its width, H key heads, Hv value heads, Dk and Dv their sizes
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,13 +17,7 @@ from torch import Tensor
 
 from pipo.engine.delta import many
 
-
-def _only(where: str, **given: Any) -> None:
-    """Refuse arguments that would change the result and that no CPU call site uses."""
-    for name, value in given.items():
-        if value is not None:
-            raise NotImplementedError(f"{where} was called with {name}, which the CPU rig's stand-in does not know")
-
+from .common import alike, only
 
 # The convolution
 
@@ -65,7 +57,7 @@ def causal_conv1d_fn_cpu(
     Returns:
         [D, T], dtype of ``x``.
     """
-    _only("causal_conv1d_fn_cpu", **rest)
+    only("causal_conv1d_fn_cpu", **rest)
     room, slots = weight.shape[1] - 1, cache_indices.long()
     n, (D, T) = len(slots), x.shape
     lens = query_start_loc.long().diff()
@@ -104,7 +96,7 @@ def causal_conv1d_update_cpu(
     Returns:
         as ``x``. A draft tree (``retrieve_parent_token``) is refused.
     """
-    _only("causal_conv1d_update_cpu", retrieve_parent_token=retrieve_parent_token, **rest)
+    only("causal_conv1d_update_cpu", retrieve_parent_token=retrieve_parent_token, **rest)
     slots, places = conv_state_indices.long(), x.unsqueeze(2) if x.dim() == 2 else x
     S, room = places.shape[2], weight.shape[1] - 1
     seq = torch.cat([conv_state[slots].float(), places.float()], 2).transpose(1, 2).contiguous()
@@ -133,16 +125,6 @@ def _unit(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return qk.repeat_interleave(heads // qk.shape[1], 1)
 
 
-def _alike(lens: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Sequences by length, so that padding at most doubles them: rows, and the longest of them."""
-    groups = defaultdict(list)
-    for row, length in enumerate(lens.tolist()):
-        groups[(length - 1).bit_length()].append(row)
-    for rows in groups.values():
-        index = torch.tensor(rows)
-        yield index, int(lens[index].max())
-
-
 def chunk_gated_delta_rule_cpu(
     q: Tensor,
     k: Tensor,
@@ -165,13 +147,13 @@ def chunk_gated_delta_rule_cpu(
     Returns:
         outputs [1, T, Hv, Dv] in the dtype of ``v``; in place of the states two None: nothing reads them on a CPU.
     """
-    _only("chunk_gated_delta_rule_cpu", **rest)
+    only("chunk_gated_delta_rule_cpu", **rest)
     assert not head_first and use_qk_l2norm_in_kernel
     heads = v.shape[2]
     qk, values = _unit(q[0], k[0], heads), v[0].float()
     start, lens, slots = cu_seqlens[:-1].long(), cu_seqlens.long().diff(), initial_state_indices.long()
     out = torch.empty_like(v)
-    for rows, longest in _alike(lens):
+    for rows, longest in alike(lens):
         inside = torch.arange(longest) < lens[rows, None]
         place = (start[rows, None] + torch.arange(longest)).where(inside, start[rows, None])
         live = inside[:, :, None]  # places behind a prompt's end neither decay nor write
@@ -216,7 +198,7 @@ def fused_sigmoid_gating_delta_rule_update_cpu(
         sequences that differ in the number of places.
     """
     where = "fused_sigmoid_gating_delta_rule_update_cpu"
-    _only(where, retrieve_parent_token=retrieve_parent_token, is_kda=is_kda or None)
+    only(where, retrieve_parent_token=retrieve_parent_token, is_kda=is_kda or None)
     assert use_qk_l2norm_in_kernel and softplus_beta == 1.0 and softplus_threshold == 20.0
     (_, T, Hv, Dv), Dk, n = v.shape, q.shape[-1], len(cu_seqlens) - 1
     S = T // n
@@ -240,6 +222,38 @@ def fused_sigmoid_gating_delta_rule_update_cpu(
     if not disable_state_update:
         initial_state_source[slots] = state.view(n, Hv, Dv, Dk).to(initial_state_source.dtype)
     return out.mul_(Dk**-0.5).view(1, T, Hv, Dv).to(v.dtype)
+
+
+def scatter_verified_states_cpu(
+    mamba_caches: Any,
+    state_indices_tensor: Tensor,
+    last_correct_step_indices: Tensor,
+    mamba_track_indices: Tensor | None = None,
+    mamba_steps_to_track: Tensor | None = None,
+    src_indices_raw: Tensor | None = None,
+) -> None:
+    """Of each verified sequence, the state after its last accepted place into its slot, in every layer.
+
+    SGLang 0.5.23 has this for a GPU only (``scatter_mamba_states_after_mtp_verify``, whose arguments these are).
+
+    Args:
+        mamba_caches: ``temporal`` [layers, slots, ..] and ``intermediate_ssm`` [layers, rows, S, ..]; lists ``conv``
+            and ``intermediate_conv_window`` of the same for convolutions.
+        state_indices_tensor: [n], slots. ``last_correct_step_indices`` [n], below 0 where nothing moves.
+        mamba_track_indices: as slots, with ``mamba_steps_to_track`` as steps: a second copy, for prefixes.
+        src_indices_raw: [n], rows of the intermediate states; the first n where it is None.
+    """
+    pairs = [(mamba_caches.temporal, mamba_caches.intermediate_ssm)]
+    pairs += zip(mamba_caches.conv, mamba_caches.intermediate_conv_window)
+    moves = [(state_indices_tensor, last_correct_step_indices)]
+    if mamba_track_indices is not None:
+        moves.append((mamba_track_indices, mamba_steps_to_track))
+    for slots, steps in moves:
+        rows = torch.arange(len(steps)) if src_indices_raw is None else src_indices_raw.long()
+        live = (steps >= 0) & (slots >= 0)
+        slots, steps, rows = slots[live].long(), steps[live].long(), rows[live]
+        for states, drafts in pairs:
+            states[:, slots] = drafts[:, rows, steps].to(states.dtype)
 
 
 def fused_rmsnorm_gated_cpu(x: Tensor, weight: Tensor, z: Tensor, eps: float) -> Tensor:

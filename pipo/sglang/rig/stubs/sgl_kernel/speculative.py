@@ -14,12 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def _chain(where: str, topk: int) -> None:
-    if topk != 1:
-        raise NotImplementedError(
-            f"{where} was called for topk {topk}; the CPU rig verifies chains: set speculative_eagle_topk to 1"
-        )
+from .common import chain
 
 
 def _spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,19 +97,19 @@ def build_tree_kernel_efficient_cpu(
     Fills ``positions`` [n*M], ``retrieve_*`` [n, M] and the square of the drafts in ``tree_mask``: mode 0 has n blocks
     [M, length + M], whose part before the drafts stays as it is, mode 1 n blocks [M, M].
     """
-    _chain("build_tree_kernel_efficient_cpu", topk)
+    chain("build_tree_kernel_efficient_cpu", topk)
     n, M, mode = len(seq_lens), draft_token_num, int(tree_mask_mode)
     if mode not in (0, 1):
         raise NotImplementedError(f"build_tree_kernel_efficient_cpu was called for tree mask mode {mode}, not 0 or 1")
-    chain, lens = torch.arange(M), seq_lens.long()
-    positions[: n * M] = (lens[:, None] + chain).flatten()
+    step, lens = torch.arange(M), seq_lens.long()
+    positions[: n * M] = (lens[:, None] + step).flatten()
     retrieve_index[:n] = torch.arange(n * M).view(n, M)
-    retrieve_next_token[:n] = torch.cat([chain[1:], chain.new_tensor([-1])])
+    retrieve_next_token[:n] = torch.cat([step[1:], step.new_tensor([-1])])
     retrieve_next_sibling[:n] = -1
     before = lens if mode == 0 else torch.zeros_like(lens)
     block = M * (before + M)
-    row = (block.cumsum(0) - block)[:, None] + chain * (before + M)[:, None] + before[:, None]  # [n, M]
-    tree_mask[row[:, :, None] + chain] = chain <= chain[:, None]
+    row = (block.cumsum(0) - block)[:, None] + step * (before + M)[:, None] + before[:, None]  # [n, M]
+    tree_mask[row[:, :, None] + step] = step <= step[:, None]
 
 
 def verify_tree_greedy_cpu(
@@ -122,24 +117,26 @@ def verify_tree_greedy_cpu(
     accept_index: Tensor,
     accept_token_num: Tensor,
     candidates: Tensor,
-    retrieve_index: Tensor,
-    retrieve_next_token: Tensor,
-    retrieve_next_sibling: Tensor,
+    retrive_index: Tensor,
+    retrive_next_token: Tensor,
+    retrive_next_sibling: Tensor,
     target_predict: Tensor,
 ) -> None:
     """Accept the drafts of each chain up to the first that is not the target's token.
+
+    The call site names its arguments so (``retrive``).
 
     Args:
         predicts: [n*M], written at accepted places. ``accept_index`` [n, M]: accepted places, -1 behind them.
         accept_token_num: [n], accepted drafts. ``candidates`` and ``target_predict`` [n, M].
     """
-    _chain("verify_tree_greedy_cpu", 1 if (retrieve_next_sibling < 0).all() else 2)
+    chain("verify_tree_greedy_cpu", 1 if (retrive_next_sibling < 0).all() else 2)
     n, M = candidates.shape
     most = min(M, accept_index.shape[1])
     hits = candidates[:, 1:most] == target_predict[:, : most - 1]
     accepted = hits.long().cumprod(1).sum(1)
     kept = torch.arange(most) <= accepted[:, None]
-    accept_index[:, :most] = retrieve_index[:, :most].where(kept, accept_index[:, :most]).to(accept_index.dtype)
+    accept_index[:, :most] = retrive_index[:, :most].where(kept, accept_index[:, :most]).to(accept_index.dtype)
     accept_token_num[:n] = accepted.to(accept_token_num.dtype)
     out = predicts[: n * M].view(n, M)[:, :most]
     out.copy_(target_predict[:, :most].to(out.dtype).where(kept, out))
