@@ -29,12 +29,16 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """A model folder. ``parameters``: in its weights, a vision tower left out. Stands in for an engine's ``model``."""
+    """A model folder; stands in for an engine's ``model``.
+
+    ``parameters``: in its weights, a vision tower left out. ``has_mtp``: whether there is an MTP head among them.
+    """
 
     folder: Path
     is_pipo: bool
     parameters: int
     config: Config
+    has_mtp: bool = True
 
 
 def read_facts(folder: Path) -> Facts:
@@ -61,7 +65,7 @@ def read_facts(folder: Path) -> Facts:
     elif any(n.startswith("compressor.") for n in names):
         raise BadModel(f"{folder}: weights hold a compressor, config.json has no compressor_type ('mlp' or 'linear')")
     count = sum(size for name, size in names.items() if not name.startswith(OUTSIDE))
-    return Facts(folder, is_pipo, count, config)
+    return Facts(folder, is_pipo, count, config, any(n.startswith("mtp.") for n in names))
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

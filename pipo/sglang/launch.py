@@ -5,6 +5,7 @@ Loads neither torch nor sglang, so that the command line may import it. What is 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +27,9 @@ LOOPBACK = "127.0.0.1"
 MAX_RUNNING = 64
 RIG_CACHE = 65_536  # backbone places that all requests share on the CPU rig: 32 MB for a lab model
 SMALL = 50_000_000  # parameters; below it one thread computes faster than many (pipo.model.threads)
+
+DRAFTING = ("eagle", "mtp")  # methods that need the MTP head of a regular model
+OVERRIDE = "--json-model-override-args"
 
 # Flags that --  passes on may not undo what is checked or set here.
 OURS = (
@@ -108,12 +112,23 @@ class Way(NamedTuple):
     refused: str | None = None
 
 
+def _chain(name: str, depth: int) -> list[str]:
+    """SGLang's NEXTN with a chain of drafts, told which method of ours it is for (``hooks.eagle``)."""
+    return [
+        "--speculative-algorithm", "NEXTN", "--speculative-eagle-topk", "1", "--speculative-num-steps", str(depth),
+        "--speculative-num-draft-tokens", str(depth + 1), "--disable-overlap-schedule",
+        OVERRIDE, json.dumps({"pipo_method": name}),
+    ]  # fmt: skip
+
+
 WAYS: dict[str, Way] = {
     "regular": Way(),
     # The penalties of a step must have seen the step before it, which the overlap schedule has not finished yet.
     "pipo": Way(lambda method: ["--disable-overlap-schedule"]),
-    "eagle": Way(refused="SGLang's NEXTN has not been shown to keep our sampling settings; use --engine torch"),
-    "mtp": Way(refused="SGLang verifies every draft, unverified MTP is not one of its methods; use --engine torch"),
+    "eagle": Way(lambda method: _chain("eagle", method.depth)),
+    # A prefix hit of a hybrid could bring rows of the MTP layer that were written before another token. Where drafts
+    # are verified that costs acceptance, here it would cost the result.
+    "mtp": Way(lambda method: [*_chain("mtp", 1), "--speculative-use-rejection-sampling", "--disable-radix-cache"]),
     "random": Way(refused="the coin flip is a control for studies, made for the torch engine only; use --engine torch"),
 }
 
@@ -124,8 +139,20 @@ def check_method(facts: Facts, method: Method, whose: str = "") -> None:
         raise BadInput(f"{whose}method {method.name} needs a PIPO model, {facts.folder} has no compressor")
     if facts.is_pipo and not method.pairs:
         raise BadInput(f"{whose}{facts.folder} is a PIPO model, decode it with pipo, not {method.name}")
+    if method.name in DRAFTING and not facts.has_mtp:
+        raise BadInput(
+            f"{whose}method {method.name} drafts with a model's MTP head, and {facts.folder} has no mtp.* weights; "
+            "use regular"
+        )
     if (why := WAYS[method.name].refused) is not None:
         raise BadInput(f"{whose}method {method.name} does not run in SGLang: {why}")
+
+
+def check_drafting(method: Method, s: ServerSettings) -> None:
+    """Raise BadInput where flags that are passed on would undo what a method with drafts stands on."""
+    for flag in s.flags if method.name in DRAFTING else ():
+        if flag.startswith(("--speculative-", OVERRIDE)):
+            raise BadInput(f"{flag.split('=')[0]} is set by pipo for method {method.name}: leave it out")
 
 
 def default_method(folder: Path) -> Method:
@@ -173,6 +200,7 @@ def plan(
         raise BadInput(why)
     facts = read_facts(folder)
     check_method(facts, method)
+    check_drafting(method, settings)
     machine.check_memory(facts.parameters, on_cpu=settings.cpu_rig, tp=settings.tp, devices=settings.devices)
     host = settings.host or LOOPBACK
     port = settings.port or machine.free_port(host)
@@ -198,7 +226,7 @@ def command_line(
     if streaming:
         switches.append("--incremental-streaming-output")
     if s.cpu_rig:
-        options |= _rig_options(s)
+        options |= _rig_options(method, s)
         switches.append("--disable-overlap-schedule")  # it needs state snapshots, which SGLang has for GPUs only
     elif facts.is_pipo:
         # The second phase of a step reads the first one's hidden states, which must come out of a CUDA graph.
@@ -208,10 +236,13 @@ def command_line(
     return [sys.executable, "-P", "-m", "sglang.launch_server", *flat, *switches, *s.flags]
 
 
-def _rig_options(s: ServerSettings) -> dict[str, Any]:
+def _rig_options(method: Method, s: ServerSettings) -> dict[str, Any]:
     rows = s.max_running or MAX_RUNNING
+    attention = {"--attention-backend": "torch_native"}
+    if method.name in DRAFTING:  # the one under which SGLang drafts on a CPU
+        attention = {"--prefill-attention-backend": "intel_amx", "--decode-attention-backend": "intel_amx"}
     return {
-        "--device": "cpu", "--attention-backend": "torch_native", "--sampling-backend": "pytorch", "--dtype": "float32",
+        "--device": "cpu", **attention, "--sampling-backend": "pytorch", "--dtype": "float32",
         "--cuda-graph-backend-decode": "disabled", "--cuda-graph-backend-prefill": "disabled",
         # Without sizes of its own SGLang takes a share of all memory for caches; states are kept for prefixes as well.
         "--max-total-tokens": s.max_total or RIG_CACHE, "--max-mamba-cache-size": 4 * rows,
