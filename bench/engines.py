@@ -70,13 +70,18 @@ def sglang_engine(
 
     Its server starts with the first request.
     """
-    key = f"{folder}{RESIDENT_MARK}{method.name}"
+    key = f"{folder}{RESIDENT_MARK}{server_of(method)}"
     settings = spec.server_settings
     engine = ctx.resident(key, lambda: SglangEngine(folder, method, settings, decode, name))
     rows = max(engine.max_batch, settings.max_running or 0)  # a job before may have had it widened
     engine.configure(msgspec.structs.replace(settings, max_running=rows))
     engine.attach(lambda text: ctx.emit("log", text=text), ctx.check)
     return engine
+
+
+def server_of(method: Method) -> str:
+    """What of a method has a server of its own: its name, and EAGLE's depth."""
+    return f"eagle-{method.depth}" if method.name == "eagle" else method.name
 
 
 def warnings(spec: EngineSpec) -> list[str]:

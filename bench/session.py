@@ -81,7 +81,7 @@ class Session:
 
     def _key(self, variant: Variant) -> tuple[str, str]:
         """Torch's engine does all methods of a model, SGLang's one."""
-        return variant.model, variant.method.name if self.spec.on_sglang else ""
+        return variant.model, engines.server_of(variant.method) if self.spec.on_sglang else ""
 
     def _open(self, kind: str) -> Run:
         marks = {name: loading.fingerprint(m.folder) for (name, _), m in self.loaded.items()}

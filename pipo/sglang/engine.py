@@ -24,7 +24,7 @@ from pipo.sglang.launch import ServerSettings
 from pipo.sglang.server import Server
 from pipo.sglang.streams import Streams
 from pipo.sglang.table import VERSION
-from pipo.sglang.wire import Assembler, Decode, Live, News, Room, check
+from pipo.sglang.wire import Assembler, Decode, Live, News, Room, check, depth_of
 
 STEP_WAIT_S = 0.5
 DEATH_WAIT_S = 15.0  # SGLang diagnoses a crash for a while before its processes end
@@ -40,7 +40,7 @@ class SglangEngine:
     not finished begin anew (``Event.restarted``); the second death raises JobFailed.
 
     Args:
-        method: what all requests decode by; a threshold may differ from request to request.
+        method: what all requests decode by; a threshold may differ from request to request, a depth may not.
         decode: ids -> text, for stop strings.
     """
 
@@ -99,8 +99,8 @@ class SglangEngine:
         """Queue a request, starting the server where none runs; BadInput where it breaks a rule or cannot ever fit."""
         if request.id in self._live:
             raise BadInput(f"request id {request.id!r} is running already; ids of live requests must differ")
-        if request.method.name != self.method.name:
-            raise BadInput(f"this engine decodes by {self.method.name}, not by {request.method.name}; load another")
+        if _kind(request.method) != _kind(self.method):
+            raise BadInput(f"this engine decodes by {_kind(self.method)}, not by {_kind(request.method)}; load another")
         if self._server is None:
             self._start()
         slots = check(request, self.model, self._room, self.decode is not None)
@@ -193,7 +193,7 @@ class SglangEngine:
         context = self.settings.context or self.model.config.max_position_embeddings
         try:
             info = server.ask("/server_info", timeout_s=60.0)
-            self._room = Room(context, int(info["max_total_num_tokens"]))
+            self._room = Room(context - _reserved(self.method), int(info["max_total_num_tokens"]))
         except (OSError, ValueError, KeyError, TypeError) as e:
             self.close()
             raise JobFailed(f"SGLang started, but does not say how much room it has ({e}); see {server.log}") from e
@@ -257,3 +257,14 @@ class SglangEngine:
                 now[event.request_id] = event
         self._ready = later
         return list(now.values())
+
+
+def _kind(method: Method) -> str:
+    """What of a method is fixed when a server starts."""
+    return f"{method.name} of depth {method.depth}" if method.name == "eagle" else method.name
+
+
+def _reserved(method: Method) -> int:
+    """Places of a request's context that SGLang keeps for drafts."""
+    depth = depth_of(method)
+    return depth + 1 if depth else 0

@@ -226,4 +226,6 @@ class Server:
     def _join(self) -> None:
         if self._reader is not None:
             self._reader.join(5.0)
+        if self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()
         self._let_go()

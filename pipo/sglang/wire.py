@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipo.engine.types import MOST_TOP_LOGPROBS, Draft, Event, Finish, Logprob, Request
+from pipo.engine.types import MOST_TOP_LOGPROBS, Draft, Event, Finish, Logprob, Method, Request
 from pipo.errors import BadInput
 from pipo.sglang.facts import Facts
 
 Decode = Callable[[Sequence[int]], str]
+UNKNOWN = -1  # id of a rejected draft that SGLang does not tell
 NEVER = -1e9  # a logit bias: the token is not drawn
 PENALTIES = ("presence_penalty", "frequency_penalty")
 NO_LIMIT = 1 << 62
@@ -54,6 +55,11 @@ class News(NamedTuple):
     time: float
     chunk: Chunk | None = None
     lost: str = ""
+
+
+def depth_of(method: Method) -> int:
+    """Drafts a pass that SGLang's NEXTN makes for a method."""
+    return {"eagle": method.depth, "mtp": 1}.get(method.name, 0)
 
 
 class Room(NamedTuple):
@@ -136,6 +142,7 @@ class Assembler:
 
     def __init__(self, request: Request, facts: Facts, decode: Decode | None = None) -> None:
         self.request, self.config, self.decode = request, facts.config, decode
+        self.depth = depth_of(request.method)
         self.tokens: list[int] = []
 
     def events(self, chunk: Chunk, now: float) -> list[Event]:
@@ -145,7 +152,11 @@ class Assembler:
         info, ids = chunk.meta_info, chunk.output_ids
         self.tokens += ids
         finish, error = self._finish(info.finish_reason)
-        made = self._pairs(chunk, now, finish) if self.request.method.pairs else self._singles(chunk, now)
+        made: list[Event] | None
+        if self.request.method.pairs:
+            made = self._pairs(chunk, now, finish)
+        else:
+            made = self._chain(chunk, now) if self.depth else self._singles(chunk, now)
         if made is None:
             return [self._failed(now, "SGLang's answer has no word on its pairs; does its log say that hooks took?")]
         if finish is not None:
@@ -163,13 +174,30 @@ class Assembler:
             for i, t in enumerate(chunk.output_ids)
         ]
 
+    def _chain(self, chunk: Chunk, now: float) -> list[Event]:
+        """A pass of a method with drafts, which come before the new token. SGLang does not tell the rejected ones."""
+        ids = tuple(chunk.output_ids)
+        if not ids:
+            return []
+        drafts: tuple[Draft, ...] = ()
+        if len(self.tokens) > len(ids):  # the prefill gives the first token alone
+            passes = -(-len(ids) // (self.depth + 1))
+            kept = [Draft(t, True) for t in ids[: len(ids) - passes]]
+            drafts = (*kept, *[Draft(UNKNOWN, False)] * (passes * self.depth - len(kept)))
+        return [
+            Event(
+                request_id=self.request.id, time=now, tokens=ids, places=ids, slots=len(ids), drafts=drafts,
+                logprobs=self._scores(chunk),
+            )
+        ]  # fmt: skip
+
     def _pairs(self, chunk: Chunk, now: float, finish: Finish | None) -> list[Event] | None:
         ids, slots, scores = chunk.output_ids, chunk.meta_info.pipo_slots or [], self._scores(chunk)
         if len(slots) != len(ids) or (slots and slots[0] is None):
             return None
         starts = [i for i, slot in enumerate(slots) if slot is not None]
         made = []
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        for start, end in zip(starts, [*starts[1:], len(ids)]):
             tokens, draft = tuple(ids[start:end]), self._draft(slots[start] or [])
             # Where the first token ends the request, no draft was asked for, though SGLang had drawn one.
             cut = end == len(ids) and len(tokens) == 1 and finish in ("eos", "stop", "tokens")
