@@ -23,11 +23,15 @@ NO_LIMIT = 1 << 62
 
 
 class MetaInfo(msgspec.Struct):
-    """What we read of a chunk's ``meta_info``; lists have one entry for each of the chunk's tokens."""
+    """What we read of a chunk's ``meta_info``; lists have one entry for each of the chunk's tokens.
+
+    ``spec_num_correct_drafts``: kept drafts of the whole request, those beyond its end included; in its last chunk.
+    """
 
     finish_reason: dict[str, Any] | None = None
     pipo_slots: list[list[Any] | None] | None = None
     output_token_logprobs: list[tuple[float, int, Any]] | None = None
+    spec_num_correct_drafts: int | None = None
     output_top_logprobs: list[list[tuple[float, int, Any]] | None] | None = None
 
 
@@ -143,6 +147,7 @@ class Assembler:
     def __init__(self, request: Request, facts: Facts, decode: Decode | None = None) -> None:
         self.request, self.config, self.decode = request, facts.config, decode
         self.depth = depth_of(request.method)
+        self.kept = 0
         self.tokens: list[int] = []
 
     def events(self, chunk: Chunk, now: float) -> list[Event]:
@@ -181,15 +186,23 @@ class Assembler:
             return []
         drafts: tuple[Draft, ...] = ()
         if len(self.tokens) > len(ids):  # the prefill gives the first token alone
-            passes = -(-len(ids) // (self.depth + 1))
-            kept = [Draft(t, True) for t in ids[: len(ids) - passes]]
-            drafts = (*kept, *[Draft(UNKNOWN, False)] * (passes * self.depth - len(kept)))
+            drafts = self._drafts_of_pass(ids, chunk.meta_info)
         return [
             Event(
                 request_id=self.request.id, time=now, tokens=ids, places=ids, slots=len(ids), drafts=drafts,
                 logprobs=self._scores(chunk),
             )
         ]  # fmt: skip
+
+    def _drafts_of_pass(self, ids: Sequence[int], info: MetaInfo) -> tuple[Draft, ...]:
+        passes = -(-len(ids) // (self.depth + 1))
+        kept = len(ids) - passes
+        if self.request.method.name == "mtp":
+            kept = passes  # all, and of a pass that the end cut through its draft is what came out
+        elif info.finish_reason is not None and (info.spec_num_correct_drafts or 0) - self.kept >= len(ids):
+            return tuple(Draft(t, True) for t in ids)  # the end came within the drafts
+        self.kept += kept
+        return (*[Draft(t, True) for t in ids[:kept]], *[Draft(UNKNOWN, False)] * (passes * self.depth - kept))
 
     def _pairs(self, chunk: Chunk, now: float, finish: Finish | None) -> list[Event] | None:
         ids, slots, scores = chunk.output_ids, chunk.meta_info.pipo_slots or [], self._scores(chunk)
