@@ -40,6 +40,14 @@ class Facts(msgspec.Struct, frozen=True):
     config: Config
     has_mtp: bool = True
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer says how a chat is written."""
+        settings = self.folder / "tokenizer_config.json"
+        return (self.folder / "chat_template.jinja").exists() or (
+            settings.exists() and "chat_template" in settings.read_text()
+        )
+
 
 def read_facts(folder: Path) -> Facts:
     """Read a model folder. Raises BadModel: no usable config.json, no safetensors, heads that do not fit the config."""

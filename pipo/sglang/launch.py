@@ -24,6 +24,7 @@ from pipo.sglang.rig import environment
 from pipo.sglang.table import VERSION
 
 LOOPBACK = "127.0.0.1"
+PLAIN_CHAT = Path(__file__).with_name("plain_chat.jinja")  # the messages' texts one after another
 MAX_RUNNING = 64
 RIG_CACHE = 65_536  # backbone places that all requests share on the CPU rig: 32 MB for a lab model
 SMALL = 50_000_000  # parameters; below it one thread computes faster than many (pipo.model.threads)
@@ -225,6 +226,8 @@ def command_line(
     switches = [] if s.radix_cache else ["--disable-radix-cache"]
     if streaming:
         switches.append("--incremental-streaming-output")
+    if not facts.has_chat_template:
+        options["--chat-template"] = PLAIN_CHAT
     if s.cpu_rig:
         options |= _rig_options(method, s)
         switches.append("--disable-overlap-schedule")  # it needs state snapshots, which SGLang has for GPUs only
