@@ -7,6 +7,9 @@ So the choice of tokens is ours, for chains of drafts (topk 1) under the schedul
 are those of regular decoding: penalties and min_new_tokens with every token before it counted, grammar, logit bias,
 temperature, top-k and top-p jointly, min-p.
 
+On a hybrid SGLang's prefix cache knows single tokens, not pairs of neighbours, so a hit may bring an MTP row that was
+written before another token: drafts are a little worse then, what comes out is the same.
+
 Everything here is dormant unless a server was started with the model override ``pipo_method`` of eagle or mtp.
 
 Shape legend: R requests, D places of a pass (the last known token, then S = D - 1 drafts), N = R * D, V vocabulary.
