@@ -12,10 +12,12 @@ from pipo.jobs import JobContext
 from pipo.lab.family import resolve_model
 from pipo.model import from_backbone, load_model, load_tokenizer, save_model
 from pipo.model.threads import fit_threads
+from pipo.sglang.launch import ServerSettings, unusable
 from pipo.train.data import Batches, FileRows, collate_pairs
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import PipoSFT
 from pipo.train.opd import OPD, OnPolicy
+from pipo.train.rollouts import ServedRollouts
 from pipo.train.settings import OPDSettings, SFTSettings, convert
 
 
@@ -70,11 +72,21 @@ def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
 
     for p in teacher.parameters():
         p.requires_grad_(False)
-    steps = OnPolicy(model, draw, s.thresholds, s.max_slots, s.seed)
+    served = None
+    if s.engine == "sglang":
+        server = s.server or ServerSettings()
+        if (why := unusable(server)) is not None:
+            raise BadInput(why)
+        served = ServedRollouts(model, tokenizer, folder / "student", server, ctx)
+    steps = OnPolicy(model, draw, s.thresholds, s.max_slots, s.seed, served)
     settings = LoopSettings(tokens=s.tokens, lr=s.lr, optimizer=s.optimizer, weight_decay=0.0, warmup=10, seed=s.seed,
                             save_every=s.save_every, log_every=5)  # fmt: skip
     objective = OPD(teacher, s.kl, s.top, s.confidence_weight)
-    result = train(model, steps, objective, settings, folder, ctx, "opd")
+    try:
+        result = train(model, steps, objective, settings, folder, ctx, "opd")
+    finally:
+        if served is not None:
+            served.close()
     return _save(model, tokenizer, s.out, folder, result)
 
 

@@ -79,16 +79,16 @@ class OnPolicy:
     """Steps for the loop: each pool is one batch of roll-outs of the model as it is now.
 
     ``prompts(pool)`` gives the prompts of a step; the roll-outs' seeds follow from ``seed`` and the pool, so that a
-    resumed run makes the same ones.
+    resumed run makes the same ones. ``engine``: what rolls out, default the torch engine (pipo.train.rollouts).
     """
 
     def __init__(
         self, model: Any, prompts: Callable[[int], list[list[int]]], thresholds: tuple[float, ...], max_slots: int,
-        seed: int,
+        seed: int, engine: Any = None,
     ) -> None:  # fmt: skip
         self.model, self.prompts, self.thresholds, self.max_slots = model, prompts, thresholds, max_slots
         self.seed = seed
-        self.engine = TorchEngine(model, max_batch=64)
+        self.engine = engine or TorchEngine(model, max_batch=64)
         self.slots = self.finished = self.samples = self.kept = self.offered = 0
 
     def pool(self, index: int, progress: float) -> list[list[MicroBatch]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from pipo.errors import BadInput
+from pipo.sglang.launch import ServerSettings
 
 S = TypeVar("S")
 
@@ -53,7 +54,8 @@ class OPDSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """On-policy distillation of a PIPO model (``model``) towards a regular ``teacher`` on prompts of ``data``.
 
     ``thresholds``: the gate of the roll-outs, in turn. ``kl``: reverse KL ``full``, ``topk`` (of ``top``) or
-    ``sampled``. ``batch``: roll-outs a step. ``max_slots``: budget of a roll-out.
+    ``sampled``. ``batch``: roll-outs a step. ``max_slots``: budget of a roll-out. ``engine``: what rolls out;
+    ``server``: how SGLang does (its memory comes beside the trainer's).
     """
 
     model: str
@@ -71,8 +73,12 @@ class OPDSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     optimizer: Literal["muon", "adamw"] = "muon"
     save_every: int = 20
     seed: int = 0
+    engine: Literal["torch", "sglang"] = "torch"
+    server: ServerSettings | None = None
 
     def __post_init__(self) -> None:
+        if self.engine != "sglang" and self.server is not None:
+            raise BadInput("settings of a server have no effect on the torch engine; name engine sglang, or none")
         if not self.thresholds or not all(0 <= t <= 1 for t in self.thresholds):
             raise BadInput(f"thresholds {self.thresholds} must be one or more numbers in [0, 1]")
         if self.batch < 1 or self.max_slots < 1 or self.top < 1:
