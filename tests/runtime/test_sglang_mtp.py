@@ -54,4 +54,4 @@ def test_samples_follow_the_torch_engine(url: str) -> None:
     requests = [msgspec.structs.replace(r, seed=i) for i, r in enumerate(requests)]
     found = agreement(url, MODEL, requests, tokens=4)
     assert found.p > 1e-4, found
-    assert found.cells > 20, found
+    assert found.cells > 15, found
