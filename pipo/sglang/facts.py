@@ -41,6 +41,11 @@ class Facts(msgspec.Struct, frozen=True):
     has_mtp: bool = True
 
     @property
+    def has_tokenizer(self) -> bool:
+        """Whether text can be asked for, not only ids."""
+        return (self.folder / "tokenizer.json").exists()
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer says how a chat is written."""
         settings = self.folder / "tokenizer_config.json"

@@ -226,10 +226,12 @@ def command_line(
     switches = [] if s.radix_cache else ["--disable-radix-cache"]
     if streaming:
         switches.append("--incremental-streaming-output")
-    if not facts.has_chat_template:
+    if not facts.has_tokenizer:
+        switches.append("--skip-tokenizer-init")  # ids in, ids out
+    elif not facts.has_chat_template:
         options["--chat-template"] = PLAIN_CHAT
     if s.cpu_rig:
-        options |= _rig_options(method, s)
+        options |= _rig_options(s)
         switches.append("--disable-overlap-schedule")  # it needs state snapshots, which SGLang has for GPUs only
     elif facts.is_pipo:
         # The second phase of a step reads the first one's hidden states, which must come out of a CUDA graph.
@@ -239,13 +241,12 @@ def command_line(
     return [sys.executable, "-P", "-m", "sglang.launch_server", *flat, *switches, *s.flags]
 
 
-def _rig_options(method: Method, s: ServerSettings) -> dict[str, Any]:
+def _rig_options(s: ServerSettings) -> dict[str, Any]:
     rows = s.max_running or MAX_RUNNING
-    attention = {"--attention-backend": "torch_native"}
-    if method.name in DRAFTING:  # the one under which SGLang drafts on a CPU
-        attention = {"--prefill-attention-backend": "intel_amx", "--decode-attention-backend": "intel_amx"}
     return {
-        "--device": "cpu", **attention, "--sampling-backend": "pytorch", "--dtype": "float32",
+        "--device": "cpu", "--sampling-backend": "pytorch", "--dtype": "float32",
+        # The one under which SGLang drafts on a CPU, the same for all methods; the rig's stand-ins need no AMX.
+        "--prefill-attention-backend": "intel_amx", "--decode-attention-backend": "intel_amx",
         "--cuda-graph-backend-decode": "disabled", "--cuda-graph-backend-prefill": "disabled",
         # Without sizes of its own SGLang takes a share of all memory for caches; states are kept for prefixes as well.
         "--max-total-tokens": s.max_total or RIG_CACHE, "--max-mamba-cache-size": 4 * rows,

@@ -45,7 +45,7 @@ def activate() -> None:
         if not took(hook):
             raise SystemExit(f"pipo: the hook on {hook.target} did not take ({hook.without}); see the log above")
     # SGLang sets its log up later than this; the line says for each process that it was done there.
-    print(f"pipo: {len(hooks)} hooks verified in process {os.getpid()}", file=sys.stderr, flush=True)
+    print(f"[pipo] {len(hooks)} hooks verified in process {os.getpid()}", file=sys.stderr, flush=True)
 
 
 def installed() -> str | None:

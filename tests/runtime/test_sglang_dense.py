@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(start: Callable[..., Server], model: Path) -> str:
-    return start(model, "pipo", flags=("--skip-tokenizer-init",)).url
+    return start(model, "pipo").url
 
 
 def test_greedy_equals_torch_engine_and_again_from_the_cache(url: str, model: Path) -> None:
@@ -96,7 +96,7 @@ def _with(request: Any, threshold: float) -> Any:
 def test_under_the_overlap_schedule_tokens_are_the_same_and_late_penalties_are_refused(
     start: Callable[..., Server], model: Path
 ) -> None:
-    url = start(model, "pipo", overlap=True, flags=("--skip-tokenizer-init",)).url
+    url = start(model, "pipo", overlap=True).url
     for settings in ({}, {"ignore_eos": False}, {"logprobs": 2}):
         requests = pairs(prompts(40, (1, 2, 3, 8, 17, 64), VOCAB), **settings)
         assert differences(ask(url, requests), oracle(model, requests), requests) == []
