@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -55,3 +56,9 @@ def test_samples_follow_the_torch_engine(url: str) -> None:
     found = agreement(url, MODEL, requests, tokens=4)
     assert found.p > 1e-4, found
     assert found.cells > 15, found
+
+
+def test_a_grammar_is_refused_in_words(url: str) -> None:
+    data = {"input_ids": [1, 5, 6], "sampling_params": {"regex": "a+"}}
+    answer = httpx.post(f"{url}/generate", json=data, timeout=30)
+    assert answer.status_code == 400 and "a draft that is kept would escape it" in answer.text

@@ -41,6 +41,8 @@ def create_tokenized_object(
     """Pack the prompt. ``max_new_tokens`` goes on in slots; the limit in tokens rides in ``custom_params``."""
     config = self.model_config.hf_config
     if not is_pairs(config):
+        if getattr(config, "pipo_method", None) == "mtp":
+            _refuse_grammar(obj.sampling_params)
         return original(self, obj, input_text, input_ids, *args, **kwargs)
     if input_ids is None:
         raise ValueError("a PIPO model takes token ids or text; input_embeds cannot be paired")
@@ -76,14 +78,20 @@ def check_custom(given: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse(obj: Any, params: dict[str, Any]) -> None:
     """What pairs have no answer for is refused, not ignored."""
-    grammar = [name for name in REFUSED if params.get(name)]
-    if grammar:
-        raise ValueError(f"{grammar[0]} constrains one token at a time; a pair's draft would escape it: leave it out")
+    _refuse_grammar(params)
     if getattr(obj, "return_logprob", False) and (getattr(obj, "logprob_start_len", None) or -1) >= 0:
         raise ValueError("log-probabilities of the prompt do not exist for pairs: leave logprob_start_len out")
     for name in ("custom_logit_processor", "session_params", "lora_path", "return_sampling_mask"):
         if getattr(obj, name, None):
             raise ValueError(f"{name} is not supported with PIPO: leave it out")
+
+
+def _refuse_grammar(params: dict[str, Any]) -> None:
+    grammar = [name for name in REFUSED if params.get(name)]
+    if grammar:
+        raise ValueError(
+            f"{grammar[0]} constrains one token at a time; a draft that is kept would escape it: leave it out"
+        )
 
 
 def _refuse_late_penalties(params: dict[str, Any]) -> None:
