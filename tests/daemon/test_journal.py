@@ -116,3 +116,24 @@ def test_a_resident_is_made_once_until_its_files_change(tmp_path: Path) -> None:
     assert [(r.key, r.bytes) for r in store.describe()] == [("another", 2), (str(tmp_path), 3)]
     store.drop(["another", "unknown"])
     assert len(store.describe()) == 1
+
+
+class Closing:
+    """A resident that notes when it is closed."""
+
+    def __init__(self, closed: list[str], name: str) -> None:
+        self.closed, self.name = closed, name
+
+    def close(self) -> None:
+        self.closed.append(self.name)
+
+
+def test_a_resident_that_goes_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    store, closed, key = Residents(), [], f"{tmp_path}#sglang:pipo"
+    store.get(key, lambda: Closing(closed, "old"))
+    os.utime(tmp_path / "config.json", ns=(1, 1))
+    store.get(key, lambda: Closing(closed, "new"))
+    assert closed == ["old"], "the model changed on disk; a key with more behind the folder is bound to its files too"
+    store.drop([key])
+    assert closed == ["old", "new"]
