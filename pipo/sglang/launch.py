@@ -123,8 +123,9 @@ def _chain(name: str, depth: int) -> list[str]:
 
 
 WAYS: dict[str, Way] = {
-    "regular": Way(),
-    # The penalties of a step must have seen the step before it, which the overlap schedule has not finished yet.
+    # The penalties of a step must have seen the step before it, which the overlap schedule has not finished yet; and
+    # all methods are compared under one schedule.
+    "regular": Way(lambda method: ["--disable-overlap-schedule"]),
     "pipo": Way(lambda method: ["--disable-overlap-schedule"]),
     "eagle": Way(lambda method: _chain("eagle", method.depth)),
     # A prefix hit of a hybrid could bring rows of the MTP layer that were written before another token. Where drafts
