@@ -1,4 +1,4 @@
-"""A dense Qwen3 backbone (random weights, untied head, linear compressor): exact prefixes, chats, overlap."""
+"""A dense Qwen3 (random weights, untied head, linear compressor, draft vocabulary): exact prefixes, chats, overlap."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for p in made.parameters():
             if p.dim() > 1:
                 p.normal_(std=0.15)
+    made.set_draft_vocab(torch.tensor([2, *range(5, VOCAB)]))  # drafts come from most tokens, not from all
     folder = tmp_path_factory.mktemp("dense")
     save_model(made, folder)
     return folder

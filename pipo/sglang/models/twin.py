@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +20,10 @@ from sglang.srt.layers.linear import ColumnParallelLinear, RowParallelLinear
 from sglang.srt.layers.logits_processor import LogitsMetadata
 from sglang.srt.model_executor.forward_context import ForwardContext, forward_context, get_forward_context
 from sglang.srt.model_loader.weight_utils import default_weight_loader
+from sglang.srt.runtime_context import get_model
 from torch import Tensor, nn
 
+from pipo.model.draft_vocab import read_draft_vocab
 from pipo.sglang.pairs import unpack
 
 STACKED = (
@@ -101,7 +104,7 @@ class PairModel:
         self.compressor = Fold(hidden, config.compressor_type, quant_config)
         self.mtp = Unfold(hidden, (norm(hidden), norm(hidden)), body)
         self.confidence_head = Confidence(hidden, norm(2 * hidden), quant_config)
-        self.draft_mask: Tensor | None = None
+        self.register_buffer("draft_mask", _outside_draft_vocab(config), persistent=False)  # type: ignore[attr-defined]
         # Only to measure what pairs alone cost (bench.sglang_overhead): no second phase, PAD is always second.
         self.first_only = getattr(config, "pipo_method", None) == "first-only"
 
@@ -184,6 +187,12 @@ class PairModel:
         missing = [name for name, p in params.items() if p.isnan().any()]
         if missing or unknown:
             raise ValueError(f"checkpoint and config.json disagree: missing {missing[:4]}, unexpected {unknown[:4]}")
+
+
+def _outside_draft_vocab(config: Any) -> Tensor | None:
+    """Ids that the model folder's draft vocabulary leaves out, [V] bool; None where it has none."""
+    ids = read_draft_vocab(Path(get_model().model_path), config)
+    return None if ids is None else torch.ones(config.vocab_size, dtype=torch.bool).index_fill(0, ids, False)
 
 
 def fill(params: dict[str, nn.Parameter], name: str, tensor: Tensor) -> bool:
