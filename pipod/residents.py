@@ -51,7 +51,8 @@ class Residents:
         gc.collect()
 
     def describe(self) -> list[ResidentInfo]:
-        return [ResidentInfo(key, size) for key, (_, _, size) in self._kept.items()]
+        """What takes memory; an engine whose server has ended for another's (``loaded``) does not."""
+        return [ResidentInfo(k, size) for k, (v, _, size) in self._kept.items() if getattr(v, "loaded", True)]
 
 
 def _mark(key: str) -> tuple[Any, ...]:

@@ -203,6 +203,7 @@ def main(endpoint: str, name: str, life: int) -> None:
         message = channel.inbox.get()
         if isinstance(message, m.RunJob):
             channel.send(run_job(message, channel, residents))
+            channel.send(m.WorkerResidents(residents=residents.describe()))
             gc.collect()
         else:
             residents.drop(message.keys)

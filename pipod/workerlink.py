@@ -24,6 +24,7 @@ from pipod import messages as m
 
 log = logging.getLogger("pipod")
 START_TIMEOUT_S = 60.0
+APART_WAIT_S = 10.0
 
 
 class WorkerLink:
@@ -113,12 +114,17 @@ class WorkerLink:
         return f"ended by itself with exit code {code}"
 
     def end(self) -> None:
-        """Kill the worker's whole process group and forget it."""
+        """Kill the worker's whole process group and forget it.
+
+        Servers that it started have groups of their own and end when the worker does; that is waited for.
+        """
         if self._process is None:
             return
+        apart = children_apart(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        wait_for(apart)
         os.close(self._life)
         self._process = None
         self.state = "none"
@@ -127,3 +133,36 @@ class WorkerLink:
     def close(self) -> None:
         self.end()
         self.socket.close(linger=0)
+
+
+def children_apart(pid: int) -> list[int]:
+    """Children of a process that are in another group than it."""
+    found = []
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if entry.isdigit() and _parent(int(entry)) == pid:
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(int(entry)) != pid:
+                    found.append(int(entry))
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    """A process's parent; None where it is gone or a zombie."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state == "Z" else int(parent)
+
+
+def wait_for(pids: list[int]) -> None:
+    """Wait until processes are gone; those that do not go in time are killed."""
+    end = time.monotonic() + APART_WAIT_S
+    while left := [p for p in pids if _parent(p) is not None]:
+        if time.monotonic() > end:
+            log.warning("processes %s did not end with their worker and are killed", left)
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.02)

@@ -1,8 +1,8 @@
-"""``pipo up``, ``pipo down``, ``pipo status``: the daemon itself."""
+"""``pipo up``, ``pipo down``, ``pipo status``, ``pipo unload``: the daemon itself and what it keeps in memory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("down")(down)
     app.command("status")(status)
+    app.command("unload")(unload)
 
 
 def up() -> None:
@@ -67,6 +68,24 @@ def status(json: o.Json = False) -> None:
         print_json({"running": True, "status": state})
     else:
         _print(state)
+
+
+def unload(
+    model: Annotated[
+        str | None, typer.Argument(help="A lab name, a folder, or its last part. [default: all that is loaded]")
+    ] = None,
+    family: o.Family = None,
+) -> None:
+    """Free the memory of models and SGLang servers that are kept between jobs."""
+    from pipo.cli.output import note
+    from pipo.lab import resolve_model
+    from pipod.client import connect
+
+    lab = o.check_family(family)
+    key = str(resolve_model(model, lab)) if model is not None and model.startswith("lab/") else model
+    with connect(start=False) as client:
+        keys = client.unload(key)
+    note("\n".join(f"unloaded {k}" for k in keys) or "nothing was loaded")
 
 
 def _print(state: Status) -> None:

@@ -23,7 +23,6 @@ from pipo.sglang.facts import Facts, read_facts
 from pipo.sglang.launch import ServerSettings
 from pipo.sglang.server import Server
 from pipo.sglang.streams import Streams
-from pipo.sglang.table import VERSION
 from pipo.sglang.wire import Assembler, Decode, Live, News, Room, check, depth_of
 
 STEP_WAIT_S = 0.5
@@ -80,8 +79,9 @@ class SglangEngine:
         return bool(self._live or self._ready)
 
     @property
-    def version(self) -> str:
-        return VERSION
+    def loaded(self) -> bool:
+        """Whether its server runs and takes memory."""
+        return self._server is not None
 
     def resize(self, *, max_batch: int) -> None:
         """Allow another number of running requests; a server that runs is started anew. Not while requests run."""

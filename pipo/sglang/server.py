@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 from pipo.config import paths
@@ -34,6 +35,7 @@ STAGES = (
 )
 MEMORY_SIGNS = ("OutOfMemoryError", "out of memory", "Not enough memory", "MemoryError")
 ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|SystemExit)\b.*")
+KEPT_LOGS = 8
 STAMP = re.compile(r"^\[[^\]]*\] ?|\x1b\[[0-9;]*m")
 
 
@@ -159,6 +161,7 @@ class Server:
         reading, self._life = os.pipe()
         command = [sys.executable, "-P", "-m", "pipo.sglang.watchdog", str(reading), str(GRACE_S), *self._command()]
         self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _prune(self.log.parent)
         try:
             self._process = subprocess.Popen(
                 command,
@@ -229,3 +232,11 @@ class Server:
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
         self._let_go()
+
+
+def _prune(folder: Path) -> None:
+    """Leave the newest logs only."""
+    with contextlib.suppress(OSError):
+        logs = sorted(folder.glob("sglang-*.log"), key=lambda p: p.stat().st_mtime)
+        for log in logs[: -KEPT_LOGS + 1]:
+            log.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipo.errors import DaemonError
+from pipod import workerlink
 from pipod.client import Client, connect
 
 
@@ -150,3 +152,16 @@ def test_a_signal_ends_the_daemon_cleanly(client: Client, home: Path, alive, eve
     assert not alive(status.worker_pid)
     assert (home / "run" / "daemon.log").read_text().endswith("INFO stopped\n")
     assert not list((home / "run").glob("*.sock"))
+
+
+def test_children_in_groups_of_their_own_are_waited_for_and_then_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workerlink, "APART_WAIT_S", 0.2)
+    apart = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        assert apart.pid in workerlink.children_apart(os.getpid())
+        workerlink.wait_for([apart.pid])
+        assert apart.wait(5) == -signal.SIGKILL
+        workerlink.wait_for([apart.pid])
+    finally:
+        apart.kill()
+        apart.wait()

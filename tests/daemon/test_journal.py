@@ -137,3 +137,14 @@ def test_a_resident_that_goes_is_closed(tmp_path: Path) -> None:
     assert closed == ["old"], "the model changed on disk; a key with more behind the folder is bound to its files too"
     store.drop([key])
     assert closed == ["old", "new"]
+
+
+def test_an_engine_without_its_server_is_not_in_memory() -> None:
+    class Engine:
+        loaded = True
+
+    store = Residents()
+    engine = store.get("some/model#sglang:pipo", Engine)
+    assert [r.key for r in store.describe()] == ["some/model#sglang:pipo"]
+    engine.loaded = False
+    assert store.describe() == []

@@ -29,6 +29,7 @@ class FakeClient:
         self.outcome: dict[str, Any] = {"state": "done", "result": {}}
         self.joins: int | None = None
         self.cancelled: list[int] = []
+        self.unloaded: str | None = None
 
     def connect(self, start: bool = True, home: object = None) -> FakeClient:
         if not self.running:
@@ -91,6 +92,10 @@ class FakeClient:
     def shutdown(self) -> list[int]:
         self.running = False
         return [i for i, info in self.held.items() if info.state in ("queued", "running")]
+
+    def unload(self, key: str | None = None) -> list[str]:
+        self.unloaded = key
+        return [key or "/models/pipo-opd#sglang:pipo"]
 
     def status(self) -> Status:
         return Status(

@@ -210,3 +210,14 @@ def test_a_public_address_without_a_key_is_warned_of(
     assert "without any password" not in locked.err and stood_in[-1]["secret"] == "k3y"
     assert "Authorization: Bearer" in locked.out and "k3y" not in locked.out + locked.err
     assert "custom_params" not in locked.out, "a regular model has no threshold"
+
+
+# pipo unload
+
+
+def test_unload_names_a_model_by_its_folder(pipo: Pipo, client: FakeClient) -> None:
+    from pipo.lab import resolve_model
+
+    assert "unloaded" in pipo("unload", "lab/pipo-opd").err
+    assert client.unloaded == str(resolve_model("lab/pipo-opd"))
+    assert "unloaded /models/pipo-opd#sglang:pipo" in pipo("unload").err and client.unloaded is None

@@ -130,3 +130,15 @@ def test_nothing_outlives_the_end_of(end: str, tmp_path: Path) -> None:
         watchdog.kill()
         if end != "owner":
             os.close(writing)
+
+
+def test_old_logs_go(home: Path) -> None:
+    (home / "run").mkdir()
+    for n in range(12):
+        (home / "run" / f"sglang-{n}.log").write_text("")
+        os.utime(home / "run" / f"sglang-{n}.log", (n, n))
+    server = Server(script_launch(home, SERVER))
+    server.start()
+    server.stop()
+    kept = {p.name for p in (home / "run").glob("sglang-*.log")}
+    assert len(kept) == 8 and {"sglang-11.log", server.log.name} <= kept
