@@ -49,7 +49,7 @@ def test_a_follower_learns_of_the_daemons_death_and_how_to_go_on(client: Client)
     with pytest.raises(DaemonError, match=expected + "same command again goes on"):
         list(client.events(job.id))
     began = time.monotonic()
-    with pytest.raises(DaemonError, match="no daemon runs"):
+    with pytest.raises(DaemonError, match="no daemon runs|stopped before it answered"):
         client.status()
     assert time.monotonic() - began < 1.0, "a dead daemon is noticed without a time-out"
 
