@@ -59,7 +59,8 @@ class PairText:
     ``end``: tokens that count, once the request is finished. ``limit``: the most tokens it may generate.
     """
 
-    __slots__ = ("pad", "limit", "tokens", "ends", "end", "prompt", "cached", "scores", "scored")
+    __slots__ = ("pad", "limit", "tokens", "ends", "end", "prompt", "cached", "scores", "scored",
+                 "details", "detailed")  # fmt: skip
 
     def __init__(self, pad: int, limit: int | None, prompt: Sequence[int]) -> None:
         self.pad, self.limit = pad, limit
@@ -70,6 +71,8 @@ class PairText:
         self.cached: dict[int, int] = {}
         self.scores: dict[str, list[Any]] = {}
         self.scored = 0
+        self.details: list[Any] = []
+        self.detailed = 0
 
     def follow(self, pairs: Sequence[int]) -> int:
         """Take in the pairs that came since the last call; how many tokens they brought."""

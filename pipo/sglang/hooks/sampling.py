@@ -126,7 +126,7 @@ def sample(original: Any, self: Any, logits_output: Any, forward_batch: Any) -> 
     from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 
     model, info, batch = self.model, forward_batch.sampling_info, forward_batch
-    logits_output.next_token_logits[:, model.pad] = float("-inf")
+    logits_output.next_token_logits.select(1, model.pad).fill_(float("-inf"))
     first = original(self, logits_output, batch).long()
     if model.first_only:
         return pack(first, model.pad)
@@ -134,7 +134,7 @@ def sample(original: Any, self: Any, logits_output: Any, forward_batch: Any) -> 
     if orchestrator is not None and orchestrator.is_required:
         count_tokens(orchestrator, first, torch.ones_like(first, dtype=torch.bool))
     logits, confidence = model.draft(first, _tail(first, batch), logits_output, batch, self.attn_backend)
-    logits[:, model.pad] = float("-inf")
+    logits.select(1, model.pad).fill_(float("-inf"))
     if model.draft_mask is not None:
         logits.masked_fill_(model.draft_mask, float("-inf"))
     info.apply_logits_bias(logits)

@@ -101,6 +101,8 @@ def accept(original: Any, self: Any, *, req: Any) -> Any:
         return original(self, req=req)
     text = text_of(req)
     text.follow(req.output_ids)
+    if not (req.finished() or req.stream) and len(text.tokens) % self.default_force_stream_interval:
+        return None  # as SGLang decides, without the lending
     sent = len(self.output_ids)
     lent = {
         "output_ids": text.tokens,
@@ -166,8 +168,9 @@ def _per_token(req: Any, text: PairText) -> dict[str, list[Any]] | None:
     info = req.customized_info
     if info is None or not (req.sampling_params.custom_params or {}).get("details"):
         return None
-    rows: list[Any] = []
-    for slot, row in enumerate(info["pipo_slots"][: len(text.ends)]):
-        rows.append([row[0], bool(row[1]), *row[2:]])
-        rows.extend([None] * (text.ends[slot] - (text.ends[slot - 1] if slot else 0) - 1))
-    return {"pipo_slots": rows}
+    for slot in range(text.detailed, min(len(info["pipo_slots"]), len(text.ends))):
+        row = info["pipo_slots"][slot]
+        text.details.append([row[0], bool(row[1]), *row[2:]])
+        text.details.extend([None] * (text.ends[slot] - (text.ends[slot - 1] if slot else 0) - 1))
+        text.detailed = slot + 1
+    return {"pipo_slots": text.details}

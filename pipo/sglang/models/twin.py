@@ -124,8 +124,8 @@ class PairModel:
         """Logits of the first tokens that follow each pair; ``input_ids`` [T] packed."""
         first, second = unpack(input_ids)
         positions = self.mtp_positions(positions, forward_batch)
-        e_2TH = self.model.embed_tokens(torch.cat([first, second]))  # type: ignore[attr-defined]
-        z_TH = self.compressor(torch.cat(e_2TH.chunk(2), -1))
+        e_T2H = self.model.embed_tokens(torch.stack([first, second], 1))  # type: ignore[attr-defined]
+        z_TH = self.compressor(e_T2H.flatten(1))
         h_TH = self.model(first, positions, forward_batch, z_TH)  # type: ignore[attr-defined]
         out = self.logits_processor(first, h_TH, self.lm_head, forward_batch)  # type: ignore[attr-defined]
         if not (h_TH.is_cuda and torch.cuda.is_current_stream_capturing()):
