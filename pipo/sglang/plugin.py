@@ -14,8 +14,11 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from pipo.sglang.rig import STUBS
 from pipo.sglang.table import HOOKS, RIG_HOOKS, VERSION, Hook
 
 logger = logging.getLogger(__name__)
@@ -30,11 +33,11 @@ def activate() -> None:
         )
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
-    from sglang.srt.utils import is_cpu
 
-    if is_cpu():
+    rig = on_rig()
+    if rig:
         import sgl_kernel.mamba  # noqa: F401 - puts the CPU's operators into torch.ops before a model looks for them
-    hooks = HOOKS + (RIG_HOOKS if is_cpu() else ())
+    hooks = HOOKS + (RIG_HOOKS if rig else ())
     for hook in hooks:
         problem = changed(hook)
         if problem:
@@ -46,6 +49,12 @@ def activate() -> None:
             raise SystemExit(f"pipo: the hook on {hook.target} did not take ({hook.without}); see the log above")
     # SGLang sets its log up later than this; the line says for each process that it was done there.
     print(f"[pipo] {len(hooks)} hooks verified in process {os.getpid()}", file=sys.stderr, flush=True)
+
+
+def on_rig() -> bool:
+    """Whether this process sees the rig's stand-ins; a real ``sgl_kernel``, for a GPU or a CPU, is left alone."""
+    spec = find_spec("sgl_kernel")
+    return spec is not None and spec.origin is not None and Path(spec.origin).is_relative_to(STUBS)
 
 
 def installed() -> str | None:

@@ -111,12 +111,19 @@ def test_abort_ends_a_request_and_frees_its_place(url: str) -> None:
         ({"custom_params": {"threshhold": 0.5}}, "custom_params has threshhold"),
         ({"custom_params": {"max_slots": 0}}, "max_slots 0 must be"),
         ({"json_schema": "{}"}, "constrains one token at a time"),
+        ({"custom_params": ["threshold"]}, "must be an object"),
     ],
-    ids=["threshold", "unknown", "slots", "grammar"],
+    ids=["threshold", "unknown", "slots", "grammar", "list"],
 )
 def test_bad_settings_are_refused_in_words(url: str, change: dict[str, Any], says: str) -> None:
     answer = httpx.post(f"{url}/generate", json={"input_ids": [1, 5, 6], "sampling_params": change}, timeout=30)
     assert answer.status_code == 400 and says in answer.text
+
+
+def test_log_probabilities_of_the_prompt_are_refused(url: str) -> None:
+    data = {"input_ids": [1, 5, 6], "sampling_params": {}, "return_logprob": True, "logprob_start_len": 0}
+    answer = httpx.post(f"{url}/generate", json=data, timeout=30)
+    assert answer.status_code == 400 and "of the prompt do not exist for pairs" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def create_tokenized_object(
 
 def check_custom(given: dict[str, Any]) -> dict[str, Any]:
     """A request's settings of ours, complete; raises ValueError with the value and the rule."""
+    if not isinstance(given, dict):
+        raise ValueError(f"custom_params {given!r} must be an object; PIPO knows {', '.join(sorted(KEYS))}")
     unknown = sorted(set(given) - KEYS)
     if unknown:
         raise ValueError(f"custom_params has {', '.join(unknown)}; PIPO knows {', '.join(sorted(KEYS))}")
@@ -79,7 +81,8 @@ def check_custom(given: dict[str, Any]) -> dict[str, Any]:
 def _refuse(obj: Any, params: dict[str, Any]) -> None:
     """What pairs have no answer for is refused, not ignored."""
     _refuse_grammar(params)
-    if getattr(obj, "return_logprob", False) and (getattr(obj, "logprob_start_len", None) or -1) >= 0:
+    start = getattr(obj, "logprob_start_len", None)
+    if getattr(obj, "return_logprob", False) and start is not None and start >= 0:
         raise ValueError("log-probabilities of the prompt do not exist for pairs: leave logprob_start_len out")
     for name in ("custom_logit_processor", "session_params", "lora_path", "return_sampling_mask"):
         if getattr(obj, name, None):
