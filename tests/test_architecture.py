@@ -32,6 +32,7 @@ HEAVY = ("torch", "transformers", "sglang", "swift", "matplotlib")
 LIGHT_MODULES = (
     "pipo.cli",
     "pipo.config",
+    "pipo.data.rows",
     "pipo.engine.types",
     "pipo.errors",
     "pipo.jobs",
