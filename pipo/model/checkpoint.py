@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,18 +18,19 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, Qwen3_5TextConfig, Qwen3Config
 
 from pipo.errors import BadModel
-from pipo.model.draft_vocab import read_draft_vocab, write_draft_vocab
+from pipo.model.draft_vocab import eos_ids, read_draft_vocab, write_draft_vocab
 from pipo.model.modeling import PipoForCausalLM
-from pipo.model.modules import CompressorType, Start
+from pipo.model.pads import Pad
 
 CONFIGS: dict[str, Any] = {"qwen3_5_text": Qwen3_5TextConfig, "qwen3": Qwen3Config}
 OURS = ("compressor_type", "mtp_loss_weight", "confidence_loss_weight")
 OUTSIDE = ("model.visual.", "visual.")  # the vision tower of a vision-language checkpoint: not ours to load
+WAY_OUT = "`python -m pipo.model.sources prepare FOLDER OUT` adds one, and `pipo train sft` does so by itself"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def read_config(folder: Path) -> Any:
-    """The text config of a model folder, with our keys on it. Raises BadModel with the file and the rule."""
+def read_text(folder: Path) -> dict[str, Any]:
+    """The text part of a model folder's config.json, with our keys in it, PAD unchecked. Raises BadModel."""
     path = folder / "config.json"
     if not folder.is_dir():
         raise BadModel(f"{folder} is not a model folder; name a folder with config.json and model.safetensors")
@@ -38,17 +40,31 @@ def read_config(folder: Path) -> Any:
         raise BadModel(f"{folder} has no config.json; a model folder holds config.json and model.safetensors") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise BadModel(f"{path} is not JSON ({e})") from e
-    text = raw.get("text_config", raw)
+    text: dict[str, Any] = raw.get("text_config", raw)
     if text.get("model_type") not in CONFIGS:
         raise BadModel(f"{path}: model_type {text.get('model_type')!r} is not supported; known: {', '.join(CONFIGS)}")
     for key in (*OURS, "pad_token_id", "tie_word_embeddings"):
         if key in raw:
             text[key] = raw[key]
+    text.setdefault("vocab_size", CONFIGS[text["model_type"]]().vocab_size)
+    return text
+
+
+def read_config(folder: Path, pad: Pad | None = None) -> Any:
+    """The text config of a model folder, with our keys on it, and with another PAD where one was made for it.
+
+    Raises BadModel with the file and the rule.
+    """
+    path, text = folder / "config.json", read_text(folder)
+    if pad is not None:
+        text |= {"pad_token_id": pad.id, "vocab_size": pad.rows}
+        if pad.ends != eos_ids(SimpleNamespace(eos_token_id=text.get("eos_token_id"))):
+            text["eos_token_id"] = pad.ends[0] if len(pad.ends) == 1 else pad.ends or None
     if text.get("pad_token_id") is None:
-        raise BadModel(f"{path} has no pad_token_id; PIPO needs a PAD of its own: add a token and name its id there")
+        raise BadModel(f"{path} has no pad_token_id; PIPO needs a PAD of its own: {WAY_OUT}")
     eos = text.get("eos_token_id")
     if text["pad_token_id"] in (eos if isinstance(eos, list) else [eos]):
-        raise BadModel(f"{path}: PAD and EOS share id {text['pad_token_id']}; they must be two tokens")
+        raise BadModel(f"{path}: PAD and EOS share id {text['pad_token_id']}; they must be two tokens: {WAY_OUT}")
     if not 0 <= text["pad_token_id"] < text["vocab_size"]:
         raise BadModel(f"{path}: pad_token_id {text['pad_token_id']} is outside the vocabulary of {text['vocab_size']}")
     config = CONFIGS[text["model_type"]](**text)
@@ -56,6 +72,12 @@ def read_config(folder: Path) -> Any:
         if key in text:
             setattr(config, key, text[key])
     return config
+
+
+def check_compressor(folder: Path, config: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise BadModel where the weights hold a compressor that the config knows nothing about."""
+    if getattr(config, "compressor_type", None) is None and any(n.startswith("compressor.") for n in tensors):
+        raise BadModel(f"{folder}: weights hold a compressor, config.json has no compressor_type ('mlp' or 'linear')")
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -101,39 +123,20 @@ def load_model(folder: str | Path, device: str = "cpu", dtype: torch.dtype = tor
     folder = Path(folder)
     config = read_config(folder)
     tensors = read_weights(folder)
-    if getattr(config, "compressor_type", None) is None and any(n.startswith("compressor.") for n in tensors):
-        raise BadModel(f"{folder}: weights hold a compressor, config.json has no compressor_type ('mlp' or 'linear')")
+    check_compressor(folder, config, tensors)
     model = PipoForCausalLM(config)
-    _fill(model, tensors, folder, may_miss=())
+    fill(model, tensors, folder, may_miss=())
     model.draft_ids = read_draft_vocab(folder, config)
     check_tokenizer_fits(folder, config)
     return model.to(device=device, dtype=dtype).eval()
 
 
-def from_backbone(
-    folder: str | Path, compressor: CompressorType | None = "mlp", start: Start = "sum", seed: int = 0
-) -> PipoForCausalLM:
-    """Make a model from a plain backbone checkpoint (or a regular model of ours), in float32.
-
-    Native ``mtp.*`` weights are taken where present, else the head starts fresh; compressor and confidence head start
-    fresh (``start``: sum, identity, random); a draft vocabulary is left behind. ``compressor=None`` makes a regular
-    model.
-    """
-    folder = Path(folder)
-    config = read_config(folder)
-    config.compressor_type = compressor
-    torch.manual_seed(seed)
-    model = PipoForCausalLM(config)
-    if model.compressor is not None:
-        model.compressor.start(start)
-    tensors = {n: t for n, t in read_weights(folder).items() if not n.startswith(("compressor.", "confidence_head."))}
-    fresh = ["compressor.", "confidence_head."] + ([] if any(n.startswith("mtp.") for n in tensors) else ["mtp."])
-    _fill(model, tensors, folder, may_miss=tuple(fresh))
-    return model.eval()
-
-
 @torch.no_grad()
-def _fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path, may_miss: tuple[str, ...]) -> None:
+def fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path, may_miss: tuple[str, ...]) -> None:
+    """Copy ``tensors`` into the model; parameters whose names begin with ``may_miss`` may keep what they have.
+
+    Raises BadModel where others are missing, some are unexpected, or shapes differ.
+    """
     want = dict(model.named_parameters())
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
@@ -157,13 +160,17 @@ def _fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path
 
 
 def save_model(
-    model: PipoForCausalLM, folder: str | Path, tokenizer: Any = None, dtype: torch.dtype | None = None
-) -> None:
-    """Write config.json, model.safetensors by rename (``dtype``: None keeps), draft vocabulary and tokenizer."""
+    model: PipoForCausalLM, folder: str | Path, tokenizer: Any = None, dtype: torch.dtype | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:  # fmt: skip
+    """Write config.json, model.safetensors by rename (``dtype``: None keeps), draft vocabulary and tokenizer.
+
+    ``weights``: tensors to write instead of the model's own parameters, such as merged ones.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     out = {}
-    for name, p in model.named_parameters():
+    for name, p in (weights or dict(model.named_parameters())).items():
         our = "model." + name[len("backbone.") :] if name.startswith("backbone.") else name
         out[our] = p.detach().to("cpu", dtype or p.dtype).contiguous().clone()
     tmp = folder / "model.safetensors.tmp"
@@ -181,11 +188,31 @@ def save_model(
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model folder (tokenizer.json), checked against the model's PAD and vocabulary."""
     folder = Path(folder)
-    if not (folder / "tokenizer.json").exists():
-        raise BadModel(f"{folder} has no tokenizer.json; copy the tokenizer that the model was trained with")
+    tokenizer = read_tokenizer(folder)
     check_tokenizer_fits(folder, read_config(folder))
+    return tokenizer
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model folder as it is, unchecked. Raises BadModel where it is missing or broken."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise BadModel(f"{folder} has no tokenizer.json; copy the tokenizer that the model was trained with")
+    _read_vocab(path)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
+
+
+def _read_vocab(path: Path) -> dict[str, int]:
+    """Token -> id of a tokenizer.json, added tokens included. Raises BadModel."""
+    try:
+        raw = json.loads(path.read_text())
+        pieces = raw["model"]["vocab"]
+        vocab = dict(pieces) if isinstance(pieces, dict) else {p[0]: i for i, p in enumerate(pieces)}
+        vocab.update({t["content"]: t["id"] for t in raw.get("added_tokens", [])})
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as e:
+        raise BadModel(f"{path} is not a tokenizer of the tokenizers library ({e!r})") from e
+    return vocab
 
 
 def check_tokenizer_fits(folder: Path, config: Any) -> None:
@@ -193,12 +220,7 @@ def check_tokenizer_fits(folder: Path, config: Any) -> None:
     path = folder / "tokenizer.json"
     if not path.exists():
         return
-    try:
-        raw = json.loads(path.read_text())
-        vocab = dict(raw["model"]["vocab"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as e:
-        raise BadModel(f"{path} is not a tokenizer of the tokenizers library ({e!r})") from e
-    vocab.update({t["content"]: t["id"] for t in raw.get("added_tokens", [])})
+    vocab = _read_vocab(path)
     if max(vocab.values()) >= config.vocab_size:
         raise BadModel(
             f"{path} knows ids up to {max(vocab.values())}, the model's vocabulary ends at {config.vocab_size - 1}; "

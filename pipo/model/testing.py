@@ -38,9 +38,10 @@ def tiny_model(
     vocab: int = 64,
     compressor: str = "mlp",
     std: float = 0.15,
+    tied: bool = True,
 ) -> PipoForCausalLM:
     """A random model in eval mode. ``std`` of its matrices is large, so that its distributions are not uniform."""
-    config = tiny_config(kind, hidden, layers, vocab)
+    config = tiny_config(kind, hidden, layers, vocab, tie_word_embeddings=tied)
     config.compressor_type = compressor if pipo else None
     torch.manual_seed(seed)
     model = PipoForCausalLM(config)
