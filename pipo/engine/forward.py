@@ -77,7 +77,9 @@ def _out(a: Attention, x_NH: Tensor, o: Tensor, gate: Tensor | None) -> Tensor:
 def _qkv(a: Attention, x_NH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Rotated queries and keys [N, heads + kv_heads, D], values [N, kv_heads * D], and the gate if there is one."""
     qk, v, *gate = a.proj(a.unit(x_NH)).split_with_sizes(a.sizes, 1)
-    qk = a.qk_unit(qk.view(-1, a.heads + a.kv_heads, a.head_dim)) * a.qk_scale
+    qk = qk.view(-1, a.heads + a.kv_heads, a.head_dim)
+    if a.qk_unit is not None:
+        qk = a.qk_unit(qk) * a.qk_scale
     return _rotate(qk, cos, sin), v, gate[0] if gate else None
 
 
@@ -265,5 +267,6 @@ def mtp_fill(w: Weights, arena: Arena, embed_nTH: Tensor, hidden_nTH: Tensor, c:
     k, v = p.view(-1, 2 * a.kv_heads, a.head_dim).chunk(2, 1)
     n = len(c.lens)
     cos, sin = (t if n == 1 else t.repeat(n, 1, 1) for t in (c.cos, c.sin))
-    k = _rotate(a.qk_unit(k) * a.qk_scale[a.heads :], cos, sin)
-    _write(arena.kv[-1], c, k.flatten(1), v.flatten(1))
+    if a.qk_unit is not None and a.qk_scale is not None:
+        k = a.qk_unit(k) * a.qk_scale[a.heads :]
+    _write(arena.kv[-1], c, _rotate(k, cos, sin).flatten(1), v.flatten(1))

@@ -34,10 +34,13 @@ def _eps(norm: Any) -> float:
     return float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
 
 
-def _fold(matrices: list[Tensor], norm_scale: Tensor) -> Tensor:
-    """Matrices [out, in] that read the same normed input, as one [in, sum of outs] with the norm's scale folded in."""
+def _fold(matrices: list[Tensor], norm_scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Matrices [out, in] that read the same normed input, as one [in, sum of outs] with the norm's scale folded in.
+
+    ``dtype``: of the result; by default that of the matrices.
+    """
     fused = torch.cat([m.detach().float() for m in matrices]) * norm_scale
-    return fused.t().contiguous().to(matrices[0].dtype)
+    return fused.t().contiguous().to(dtype or matrices[0].dtype)
 
 
 def rotary_order(head_dim: int, rotary_dim: int) -> list[int]:
@@ -87,6 +90,7 @@ def _attention(m: Any, norm: Any, rotary_dim: int, keys_alone: bool = False) -> 
     gated = type(m).__name__ == "Qwen3_5Attention"
     heads, kv_heads = q.shape[0] // (2 * D if gated else D), k.shape[0] // D
     order = torch.tensor(rotary_order(D, rotary_dim), device=q.device)
+    normed = hasattr(m, "q_norm")  # then the queries' factor moves into that norm's scale, else into their projection
 
     def rows(lin: nn.Linear, part: str) -> list[Tensor]:
         """Pieces of one projection, weight and bias, in the engine's order."""
@@ -94,7 +98,7 @@ def _attention(m: Any, norm: Any, rotary_dim: int, keys_alone: bool = False) -> 
         for t in (lin.weight, lin.bias):
             if t is None:
                 continue
-            t = t.detach()
+            t = t.detach() if normed or part != "q" else t.detach().float() * m.scaling
             if part == "v":
                 out.append(t)
             elif part == "k" or not gated:
@@ -107,9 +111,13 @@ def _attention(m: Any, norm: Any, rotary_dim: int, keys_alone: bool = False) -> 
     parts = [rows(m.q_proj, "q"), rows(m.k_proj, "k"), rows(m.v_proj, "v")]
     if gated:
         parts.append(rows(m.q_proj, "gate"))
-    q_scale, k_scale = _scale(m.q_norm)[order] * m.scaling, _scale(m.k_norm)[order]
-    proj_t = _fold([p[0] for p in parts], _scale(norm))
-    bias = torch.cat([p[1] for p in parts]) if len(parts[0]) > 1 else None
+    proj_t = _fold([p[0] for p in parts], _scale(norm), q.dtype)
+    bias = torch.cat([p[1] for p in parts]).to(q.dtype) if len(parts[0]) > 1 else None
+    qk_unit = qk_scale = None
+    if normed:
+        qk_unit = Unit(D, _eps(m.q_norm), q)
+        q_scale, k_scale = _scale(m.q_norm)[order] * m.scaling, _scale(m.k_norm)[order]
+        qk_scale = torch.cat([q_scale.expand(heads, D), k_scale.expand(kv_heads, D)]).to(q.dtype)
     keys = slice(heads * D, (heads + 2 * kv_heads) * D)
     out_bias = None if m.o_proj.bias is None else m.o_proj.bias.detach()
     return Attention(
@@ -119,8 +127,8 @@ def _attention(m: Any, norm: Any, rotary_dim: int, keys_alone: bool = False) -> 
         heads=heads,
         kv_heads=kv_heads,
         head_dim=D,
-        qk_unit=Unit(D, _eps(m.q_norm), q),
-        qk_scale=torch.cat([q_scale.expand(heads, D), k_scale.expand(kv_heads, D)]).to(q.dtype),
+        qk_unit=qk_unit,
+        qk_scale=qk_scale,
         sizes=((heads + kv_heads) * D, kv_heads * D, *([heads * D] if gated else [])),
         out=Linear(m.o_proj.weight.detach().t(), out_bias),
     )
@@ -175,7 +183,7 @@ def _confidence(m: Any, like: Tensor) -> Confidence | None:
 
 @torch.no_grad()
 def make_weights(model: Any) -> Weights:
-    """Lay out the weights of a ``PipoForCausalLM`` (hybrid Qwen3.5 or dense Qwen3); BadModel for other layer types."""
+    """Lay out the weights of a ``PipoForCausalLM`` ; BadModel for layer or rope types that the engine lacks."""
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if unknown := kinds - {"full_attention", "linear_attention"}:

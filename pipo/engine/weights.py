@@ -60,7 +60,8 @@ class LinearAttention:
 class Attention:
     """Full attention. ``proj`` gives [q k | v | gate] (``sizes``), ``kv`` its k and v columns alone (None: never used).
 
-    Head dimensions in ``rotary_order``.
+    Head dimensions in ``rotary_order``. ``qk_unit`` and ``qk_scale`` norm queries and keys; None where a family has no
+    such norms (Llama, Qwen2), whose queries come out of ``proj`` scaled.
     """
 
     unit: Unit
@@ -69,8 +70,8 @@ class Attention:
     heads: int
     kv_heads: int
     head_dim: int
-    qk_unit: Unit
-    qk_scale: Tensor
+    qk_unit: Unit | None
+    qk_scale: Tensor | None
     sizes: tuple[int, ...]
     out: Linear
 

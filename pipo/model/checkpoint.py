@@ -15,16 +15,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast, Qwen3_5TextConfig, Qwen3Config
+from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3_5TextConfig, Qwen3Config
 
 from pipo.errors import BadModel
 from pipo.model.draft_vocab import eos_ids, read_draft_vocab, write_draft_vocab
 from pipo.model.modeling import PipoForCausalLM
 from pipo.model.pads import Pad
 
-CONFIGS: dict[str, Any] = {"qwen3_5_text": Qwen3_5TextConfig, "qwen3": Qwen3Config}
+CONFIGS: dict[str, Any] = {
+    "qwen3_5_text": Qwen3_5TextConfig,
+    "qwen3": Qwen3Config,
+    "qwen2": Qwen2Config,
+    "llama": LlamaConfig,
+}
 OURS = ("compressor_type", "mtp_loss_weight", "confidence_loss_weight")
 OUTSIDE = ("model.visual.", "visual.")  # the vision tower of a vision-language checkpoint: not ours to load
+COMPUTED = ".rotary_emb.inv_freq"  # old checkpoints store what the config gives
 WAY_OUT = "`python -m pipo.model.sources prepare FOLDER OUT` adds one, and `pipo train sft` does so by itself"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -67,6 +73,8 @@ def read_config(folder: Path, pad: Pad | None = None) -> Any:
         raise BadModel(f"{path}: PAD and EOS share id {text['pad_token_id']}; they must be two tokens: {WAY_OUT}")
     if not 0 <= text["pad_token_id"] < text["vocab_size"]:
         raise BadModel(f"{path}: pad_token_id {text['pad_token_id']} is outside the vocabulary of {text['vocab_size']}")
+    if text.get("mlp_bias"):
+        raise BadModel(f"{path}: mlp_bias {text['mlp_bias']} is not supported; backbones have MLPs without biases here")
     config = CONFIGS[text["model_type"]](**text)
     for key in OURS:
         if key in text:
@@ -101,7 +109,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         except (SafetensorError, OSError) as e:
             raise BadModel(f"{file} cannot be read as safetensors ({e}); copy or build it again") from e
         for name, tensor in loaded.items():
-            if not name.startswith(OUTSIDE):
+            if not name.startswith(OUTSIDE) and not name.endswith(COMPUTED):
                 tensors[_our_name(name)] = tensor
     return tensors
 

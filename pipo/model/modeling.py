@@ -12,13 +12,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import Qwen3_5TextModel, Qwen3Model
+from transformers import LlamaModel, Qwen2Model, Qwen3_5TextModel, Qwen3Model
 
 from pipo.errors import BadInput, BadModel
 from pipo.model.draft_vocab import check_draft_ids
 from pipo.model.modules import Compressor, ConfidenceHead, MTPHead
 
-BACKBONES: dict[str, Any] = {"qwen3_5_text": Qwen3_5TextModel, "qwen3": Qwen3Model}
+BACKBONES: dict[str, Any] = {
+    "qwen3_5_text": Qwen3_5TextModel,
+    "qwen3": Qwen3Model,
+    "qwen2": Qwen2Model,
+    "llama": LlamaModel,
+}
 IGNORE = -100
 
 
@@ -46,6 +51,7 @@ class PipoForCausalLM(nn.Module):
     passes below project onto all of them.
     """
 
+    base_model_prefix = "backbone"  # peft asks for it, as of any model that holds one of transformers
     draft_ids: torch.Tensor | None
 
     def __init__(self, config: Any) -> None:
@@ -55,6 +61,8 @@ class PipoForCausalLM(nn.Module):
         kind = getattr(config, "compressor_type", None)
         if kind not in (None, "mlp", "linear"):
             raise BadModel(f"compressor_type {kind!r} in config.json must be 'mlp', 'linear' or null (a regular model)")
+        if getattr(config, "head_dim", None) is None:  # Qwen2's configs have none
+            config.head_dim = config.hidden_size // config.num_attention_heads
         self.config = config
         self.backbone = BACKBONES[config.model_type](config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.masking_utils import create_causal_mask
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding
 from transformers.models.qwen3_5.modeling_qwen3_5 import (
     Qwen3_5DecoderLayer,
@@ -26,6 +28,8 @@ Start = Literal["sum", "identity", "random"]
 FAMILIES: dict[str, tuple[Any, Any, Any]] = {
     "qwen3_5_text": (Qwen3_5DecoderLayer, Qwen3_5RMSNorm, Qwen3_5TextRotaryEmbedding),
     "qwen3": (Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding),
+    "qwen2": (Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding),
+    "llama": (LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding),
 }
 
 
@@ -100,6 +104,8 @@ class MTPHead(nn.Module):
         for m in self.layers.modules():
             if isinstance(m, nn.Linear):
                 m.weight.normal_(std=self.config.initializer_range)
+                if m.bias is not None:
+                    m.bias.zero_()
         self.fc.weight.copy_(torch.eye(self.config.hidden_size).repeat(1, 2) * 0.5)
 
     def fuse(self, embed_BLH: torch.Tensor, hidden_BLH: torch.Tensor) -> torch.Tensor:
@@ -122,7 +128,9 @@ class MTPHead(nn.Module):
             past_key_values=None,
             position_ids=pos_BL,
         )
-        rope = self.rotary_emb(x_BLH, pos_BL if self.config.model_type == "qwen3" else pos_BL[None].expand(3, B, -1))
+        # Qwen3.5 counts places of text, height and width; for text all three are the same
+        places = pos_BL[None].expand(3, B, -1) if self.config.model_type == "qwen3_5_text" else pos_BL
+        rope = self.rotary_emb(x_BLH, places)
         out = self.layers[0](x_BLH, position_embeddings=rope, attention_mask=mask, position_ids=pos_BL)
         return self.norm(out[0] if isinstance(out, tuple) else out)  # type: ignore[no-any-return]
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from transformers import Qwen3_5TextConfig, Qwen3Config
+from transformers import LlamaConfig, Qwen2Config, Qwen3_5TextConfig, Qwen3Config
 
 from pipo.model.modeling import PipoForCausalLM
 
+Kind = Literal["hybrid", "dense", "llama", "llama3", "qwen2"]
+KINDS = get_args(Kind)
 
-def tiny_config(
-    kind: Literal["hybrid", "dense"] = "hybrid", hidden: int = 32, layers: int = 4, vocab: int = 64, **more: Any
-) -> Any:
-    """Config of a tiny Qwen3.5 text (every 4th layer full attention) or dense Qwen3 model; pad 0, bos 1, eos 2."""
+
+def tiny_config(kind: Kind = "hybrid", hidden: int = 32, layers: int = 4, vocab: int = 64, **more: Any) -> Any:
+    """Config of a tiny model; pad 0, bos 1, eos 2.
+
+    hybrid: Qwen3.5 text, every 4th layer full attention. dense: Qwen3. llama: plain rotary. llama3: Llama with scaled
+    rotary and biases in its attention. qwen2: biases in queries, keys and values.
+    """
     common: dict[str, Any] = dict(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
@@ -21,6 +26,16 @@ def tiny_config(
     )  # fmt: skip
     if kind == "dense":
         return Qwen3Config(**{**common, **more})
+    if kind == "qwen2":
+        return Qwen2Config(**{**common, **more})
+    if kind == "llama":
+        return LlamaConfig(**{**common, **more})
+    if kind == "llama3":
+        rope = dict(
+            rope_type="llama3", rope_theta=500_000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+            original_max_position_embeddings=64,
+        )  # fmt: skip
+        return LlamaConfig(**{**common, "rope_parameters": rope, "attention_bias": True, **more})
     linear = dict(
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
@@ -30,7 +45,7 @@ def tiny_config(
 
 @torch.no_grad()
 def tiny_model(
-    kind: Literal["hybrid", "dense"] = "hybrid",
+    kind: Kind = "hybrid",
     pipo: bool = True,
     seed: int = 0,
     hidden: int = 32,
@@ -50,4 +65,6 @@ def tiny_model(
             p.normal_(std=std)
         elif name.startswith("compressor"):
             p.add_(torch.randn_like(p) * 0.05)
+        elif name.endswith("_proj.bias"):
+            p.normal_(std=std)
     return model.eval()

@@ -59,7 +59,10 @@ def read_facts(folder: Path) -> Facts:
     raw, text = _read_config(folder)
     kind = text.get("model_type")
     if kind not in KNOWN:
-        raise BadModel(f"{folder / 'config.json'}: model_type {kind!r} is not supported; known: {', '.join(KNOWN)}")
+        raise BadModel(
+            f"{folder / 'config.json'}: model_type {kind!r} is not supported by the SGLang engine, which has "
+            f"{', '.join(KNOWN)}; use the torch engine (`pipo generate`, `pipo eval`)"
+        )
     is_pipo = raw.get("compressor_type", text.get("compressor_type")) is not None
     pad = raw.get("pad_token_id", text.get("pad_token_id"))
     eos = text.get("eos_token_id", raw.get("eos_token_id"))

@@ -167,7 +167,7 @@ def test_about_twice_the_rows_of_a_long_prompt_fit(big: dict[str, Shapes]) -> No
     assert rows_that_fit(s, REGULAR, 1000, memory=1e9) == 0
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", ["hybrid", "dense", "llama", "qwen2"])
 def test_shapes_of_a_model_count_its_parameters(kind: str) -> None:
     from pipo.model.testing import tiny_model
 
@@ -180,7 +180,7 @@ def test_shapes_of_a_model_count_its_parameters(kind: str) -> None:
     assert shapes_of(tiny_model(kind, pipo=False)).compressor == 0  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", ["hybrid", "dense", "llama", "qwen2"])
 def test_a_config_and_its_model_have_the_same_shapes(kind: str) -> None:
     from pipo.model.testing import tiny_model
 

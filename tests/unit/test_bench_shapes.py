@@ -48,15 +48,15 @@ def test_a_shape_may_be_a_config_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "config.json"):
         read = shape_config(str(path))
         assert (read.hidden_size, read.compressor_type) == (config.hidden_size, "mlp")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(BadModel, match="llama"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(BadModel, match="gpt2"):
         shape_config(str(tmp_path))
     for wrong in ("qwen3.5-4B", str(tmp_path / "none.json")):
         with pytest.raises(BadInput, match=r"shapes are lab, 158m, qwen3\.5-4b, qwen3\.5-9b"):
             shape_config(wrong)
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", ["hybrid", "dense", "llama", "qwen2"])
 def test_a_random_model_starts_as_a_fresh_one_but_for_its_draws(kind: str) -> None:
     config = tiny_config(kind)  # type: ignore[arg-type]
     config.compressor_type = "mlp"

@@ -6,7 +6,7 @@ import torch
 from pipo.decode import oracle
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method, Request, Sampling
-from pipo.model.testing import tiny_model
+from pipo.model.testing import KINDS, tiny_model
 
 METHODS = [
     Method("regular"),
@@ -54,7 +54,7 @@ def requests(method: Method) -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}{m.depth}")
 def test_engine_equals_oracle_alone_and_in_a_ragged_batch(kind, method):
     model = tiny_model(kind, pipo=method.pairs)
@@ -66,7 +66,7 @@ def test_engine_equals_oracle_alone_and_in_a_ragged_batch(kind, method):
         same(gather(engine.generate([r])[r.id]), slow)
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS[1:], ids=lambda m: f"{m.name}{m.depth}")
 def test_engine_equals_oracle_with_a_draft_vocabulary(kind, method):
     model = tiny_model(kind, pipo=method.pairs)

@@ -6,7 +6,7 @@ import torch
 from pipo.engine import TorchEngine
 from pipo.engine import forward as fw
 from pipo.engine.types import Method, Request, Sampling
-from pipo.model.testing import tiny_model
+from pipo.model.testing import KINDS, tiny_model
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def generated(model, method: Method, prompt: tuple[int, ...]) -> list[int]:
     return [x for e in TorchEngine(model).generate([request])["a"] for x in e.places]
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [2, 9, 70])
 def test_pipo_decode_equals_one_training_forward(heard, kind, length):
     model = tiny_model(kind, pipo=True)
@@ -62,7 +62,7 @@ def test_pipo_decode_equals_one_training_forward(heard, kind, length):
         assert abs(heard["confidence"][step].item() - c.item()) < 1e-4, f"confidence, step {step}"
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_mtp_decode_equals_one_training_forward(heard, kind):
     model = tiny_model(kind, pipo=False)
     prompt = list(range(3, 14))
@@ -76,7 +76,7 @@ def test_mtp_decode_equals_one_training_forward(heard, kind):
         close(draft[0], want.mtp_logits[0, at + 2 * i], f"MTP, step {i}")
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_eagle_targets_and_first_drafts_equal_one_training_forward(heard, kind):
     model = tiny_model(kind, pipo=False)
     prompt = list(range(3, 14))

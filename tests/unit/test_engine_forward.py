@@ -11,9 +11,7 @@ from pipo.engine.cache import Arena
 from pipo.engine.layout import make_weights, rotary_order
 from pipo.engine.linear import KEEP_BOTH, Linear
 from pipo.engine.plan import make_plan
-from pipo.model.testing import tiny_model
-
-KINDS = ("hybrid", "dense")
+from pipo.model.testing import KINDS, tiny_model
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, limit: float = 1e-4) -> None:

@@ -8,7 +8,7 @@ from pipo.decode.sampling import greedy
 from pipo.engine import TorchEngine
 from pipo.engine.graphs import padded_length, padded_rows
 from pipo.engine.types import Sampling
-from pipo.model.testing import tiny_model
+from pipo.model.testing import KINDS, tiny_model
 from tests.unit.test_engine_plan import SAMPLINGS, alone, each, request, tokens
 
 
@@ -54,7 +54,7 @@ class NoHost(TorchDispatchMode):
 
 
 @each()
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("small_head", [False, True])
 def test_a_step_asks_nothing_of_the_host(method, kind, small_head):
     """What a CUDA graph needs, seen without a GPU."""

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from pipo.errors import BadInput, BadModel
 from pipo.model import from_backbone, load_model, save_model
 from pipo.model.modules import Compressor
-from pipo.model.testing import tiny_model
+from pipo.model.testing import KINDS, tiny_model
 
 torch.manual_seed(0)
 
@@ -30,7 +30,7 @@ def test_identity_start_is_silu_of_each():
     assert torch.allclose(c(e), silu(e[:, 0::2]) + silu(e[:, 1::2]), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_forward_shapes_and_loss_sum(kind):
     model = tiny_model(kind)
     ids = torch.randint(3, 64, (2, 12))
@@ -40,7 +40,7 @@ def test_forward_shapes_and_loss_sum(kind):
     assert torch.isclose(out.loss, out.backbone_loss + out.mtp_loss + out.confidence_loss)
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_right_padding_under_a_mask_changes_nothing(kind):
     model = tiny_model(kind)
     ids = torch.randint(3, 64, (1, 12))
@@ -57,7 +57,7 @@ def test_odd_length_is_refused_with_the_rule():
         tiny_model()(torch.randint(3, 64, (1, 5)))
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pipo", [True, False])
 def test_save_and_load_round_trip(tmp_path, kind, pipo):
     model = tiny_model(kind, pipo)
