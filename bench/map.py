@@ -48,6 +48,7 @@ from bench.map_arms import BURST, Arm, arms_of
 from bench.record import MapRecord, Run
 from bench.runner import clean_exit
 from bench.shapes import random_model, shape_config
+from pipo.engine.trial import start_at
 from pipo.engine.types import Request
 from pipo.errors import BadInput, JobFailed
 from pipo.jobs import JobContext
@@ -263,7 +264,7 @@ class Bench:
         gc.disable()  # a collection in the middle would be timed
         try:
             with clean_exit(self.engine, ids):
-                self.engine.start_at(requests, row.places)
+                start_at(self.engine, requests, row.places)
                 for number in range(WARM + steps):
                     self.ctx.check()
                     start = time.perf_counter()

@@ -21,6 +21,7 @@ from bench.kernels import kernel_seconds
 from bench.machine import Machine
 from bench.shapes import random_model, shape_config
 from pipo.engine import TorchEngine
+from pipo.engine.trial import start_at
 from pipo.engine.types import Method, Request, Sampling
 
 METHODS = (Method("regular"), Method("mtp"), Method("eagle", depth=3), Method("pipo", threshold=0.0))
@@ -51,7 +52,7 @@ def rows_at(engine: TorchEngine, method: Method, batch: int, context: int, steps
         )
         for i in range(batch)
     ]  # fmt: skip
-    engine.start_at(asked, places_at(method, context))
+    start_at(engine, asked, places_at(method, context))
     for _ in range(SKIPPED):
         engine.step()
     return [r.id for r in asked]

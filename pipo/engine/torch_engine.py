@@ -72,7 +72,7 @@ class TorchEngine:
         self._long: Long | None = None
         self._live: dict[str, Progress] = {}
         self._cancelled: set[str] = set()
-        self._prefilled = False
+        self._prefilled = self.asleep = False
         self.weights = make_weights(model)
         keep_freed_memory()
         self._arrange(self._plan(self._wanted))
@@ -103,14 +103,28 @@ class TorchEngine:
 
     @torch.no_grad()
     def reload(self) -> None:
-        """Read the model's weights again; not while requests run."""
+        """Read the model's weights again, and wake up where the engine slept; not while requests run."""
         self._idle("weights cannot be reloaded")
-        self.weights = self.arena.w = make_weights(self.model)
-        self._graphs = self._new_graphs()
+        self.weights = make_weights(self.model)
+        if self.asleep:
+            self.asleep = False
+            self._arrange(self.plan)
+        else:
+            self.arena.w = self.weights
+            self._graphs = self._new_graphs()
+
+    def sleep(self) -> None:
+        """Give back the memory of the caches and of the fused weights until ``reload``; not while requests run."""
+        self._idle("an engine cannot sleep")
+        if not self.asleep:
+            self.asleep = True
+            del self.weights, self.arena, self._graphs
 
     def resize(self, *, max_batch: int | None = None, context: int | None = None) -> None:
         """Make another memory plan; not while requests run. BadInput where it does not fit (the old one stays)."""
         self._idle("the memory plan cannot change")
+        if self.asleep:
+            self.reload()
         wanted = {**self._wanted, "max_batch": max_batch or self.max_batch, "context": context}
         plan = self._plan(wanted, held=self.plan.bytes)
         self._wanted = wanted
@@ -119,6 +133,8 @@ class TorchEngine:
 
     def submit(self, request: Request) -> None:
         """Queue a request; BadInput where it breaks a rule or cannot ever fit the plan."""
+        if self.asleep:
+            raise BadInput("the engine sleeps; wake it with reload first")
         if request.id in self._live:
             raise BadInput(f"request id {request.id!r} is running already; ids of live requests must differ")
         limits = check(request, self.model, self.plan, mixed=self.mixed, can_decode=self.decode is not None)
@@ -169,27 +185,6 @@ class TorchEngine:
                 if on_event:
                     on_event(event)
         return out
-
-    @torch.inference_mode()
-    def start_at(self, requests: Iterable[Request], places: int) -> list[Event]:
-        """Start requests as if so many backbone places of their prompts had been prefilled; for timing only.
-
-        The caches hold noise, so the tokens mean nothing. BadInput where there are not enough free rows or places.
-        """
-        events: list[Event] = []
-        for request in requests:
-            if self._free() < 1 or places >= self.plan.context:
-                raise BadInput(
-                    f"{places} places do not fit: the plan has {self._free()} free rows of {self.plan.context} places"
-                )
-            self.submit(request)
-            progress = self._waiting.pop()
-            hidden = torch.randn(1, self.weights.embed.shape[1], device=self.weights.device).to(self.weights.embed)
-            row = self._rows.room(key_of(request), 1)
-            self.arena.noise(row, places)
-            events += self._start([progress], row, hidden)
-        self._retire(events)
-        return events
 
     def _free(self) -> int:
         """Rows that nobody has; a long prompt in the making has the last one."""

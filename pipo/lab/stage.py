@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import torch
 
+from pipo.data.rows import read_rows
 from pipo.jobs import JobContext, LocalContext
 from pipo.lab.calibrate import calibrate_tasks
 from pipo.lab.recipe import RECIPES, Recipe, student_config, teacher_config
@@ -24,11 +25,11 @@ from pipo.lab.rollouts import make_rollouts
 from pipo.lab.rows import CONTEXT, SKILLS, FreshRows
 from pipo.lab.tokenizer import PAD, lab_tokenizer
 from pipo.model import PipoForCausalLM, load_model, load_tokenizer, save_model
-from pipo.train.data import Batches, FileRows, collate_regular
+from pipo.train.data import Batches, Recycled, collate_regular
 from pipo.train.jobs import train_opd, train_sft
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import Regular
-from pipo.train.settings import OPDSettings, SFTSettings
+from pipo.train.settings import OPDSettings, SFTSettings, convert
 
 
 def _phase(recipe: Recipe, folder: Path, ctx: JobContext, name: str, start: str | None, phase: int, seed: int) -> Any:
@@ -76,27 +77,28 @@ def rollouts(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
 
 def sft(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """PIPO-SFT of the base on the teacher's correct roll-outs."""
-    settings = SFTSettings(
-        model=str(folder / "base"), data=str(folder / "rollouts" / "correct.jsonl"), out=str(folder / "sft"),
-        tokens=recipe.sft_tokens, seed=recipe.seed + 2,
-    )  # fmt: skip
-    return train_sft(settings, folder / "sft", ctx)
+    spec = {
+        "recipe": "lab", "model": str(folder / "base"), "data": str(folder / "rollouts" / "correct.jsonl"),
+        "out": str(folder / "sft"), "tokens": recipe.sft_tokens, "seed": recipe.seed + 2,
+    }  # fmt: skip
+    return train_sft(convert(spec, SFTSettings), folder / "sft", ctx)
 
 
 def opd(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """PIPO-OPD of the SFT model towards the teacher, on problems that the teacher solves in half of its samples."""
-    settings = OPDSettings(
-        model=str(folder / "sft"), teacher=str(folder / "teacher"), data=str(folder / "rollouts" / "prompts.jsonl"),
-        out=str(folder / "opd"), tokens=recipe.opd_tokens, thresholds=(0.0, 0.95), seed=recipe.seed + 3,
-    )  # fmt: skip
-    return train_opd(settings, folder / "opd", ctx)
+    spec = {
+        "recipe": "lab", "model": str(folder / "sft"), "teacher": str(folder / "teacher"),
+        "data": str(folder / "rollouts" / "prompts.jsonl"), "out": str(folder / "opd"), "tokens": recipe.opd_tokens,
+        "thresholds": [0.0, 0.95], "seed": recipe.seed + 3,
+    }  # fmt: skip
+    return train_opd(convert(spec, OPDSettings), folder / "opd", ctx)
 
 
 def control(recipe: Recipe, folder: Path, ctx: JobContext) -> Any:
     """The base trained on: regular decoding, the same roll-outs, as many tokens as SFT and OPD together."""
     model, tokenizer = load_model(folder / "base"), load_tokenizer(folder / "base")
     seed = recipe.seed + 4
-    rows = FileRows(folder / "rollouts" / "correct.jsonl", tokenizer, seed)
+    rows = Recycled(list(read_rows(folder / "rollouts" / "correct.jsonl", tokenizer).rows), seed)
     settings = LoopSettings(tokens=recipe.control_tokens, seed=seed)
     result = train(model, Batches(rows, collate_regular(PAD), seed), Regular(), settings, folder / "control", ctx,
                    "control")  # fmt: skip

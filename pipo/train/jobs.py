@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipo.data.rows import Row, read_prompts, read_rows
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
 from pipo.lab.family import resolve_model
-from pipo.model import from_backbone, load_model, load_tokenizer, save_model
-from pipo.model.threads import fit_threads
+from pipo.model import load_model, load_tokenizer, save_model
 from pipo.sglang.launch import ServerSettings, unusable
-from pipo.train.data import Batches, FileRows, collate_pairs
+from pipo.train.calibrate import calibration, write_calibration
+from pipo.train.data import PlannedSteps, collate_pairs
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import PipoSFT
-from pipo.train.opd import OPD, OnPolicy
-from pipo.train.rollouts import ServedRollouts
-from pipo.train.settings import OPDSettings, SFTSettings, convert
+from pipo.train.opd import OPD
+from pipo.train.plan import groups_of, make_plan
+from pipo.train.resume import take_over
+from pipo.train.rollouts import EmbeddedRollouts, OnPolicy, Roller, ServedRollouts
+from pipo.train.samples import Samples
+from pipo.train.settings import OPDSettings, SFTSettings, TrainSettings, convert
+from pipo.train.student import Student, open_for_training
 
 
 def run_sft(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
@@ -31,80 +37,155 @@ def run_opd(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     return train_opd(convert(spec, OPDSettings), ctx.folder, ctx)
 
 
+def loop_settings(s: TrainSettings, autocast: bool) -> LoopSettings:
+    """What the loop reads of a job's settings."""
+    return LoopSettings(
+        tokens=s.tokens if isinstance(s, OPDSettings) else None, lr=s.lr, optimizer=s.optimizer,
+        weight_decay=s.weight_decay, warmup=s.warmup, min_lr=s.min_lr, clip=s.clip, seed=s.seed,
+        save_every=s.save_every, log_every=s.log_every, sample_every=s.sample_every, autocast=autocast,
+    )  # fmt: skip
+
+
+def sft_rows(s: SFTSettings, tokenizer: Any, ctx: JobContext) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and rows kept out, which have no prompt in common; says what was left out."""
+    found = read_rows(Path(s.data).expanduser(), tokenizer, max_length=s.max_length, thinking=s.thinking)
+    ctx.emit("log", text=f"data: {found.report}")
+    return hold_out(found.rows, [tuple(r.prompt) for r in found.rows], s.holdout, s.seed)
+
+
+def hold_out(rows: Sequence[Any], keys: Sequence[Any], most: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """Split off up to ``most`` rows, a tenth at most, all rows of a key on one side."""
+    left = min(most, len(rows) // 10)
+    sizes = Counter(keys)
+    order = sorted(sizes)
+    random.Random(f"holdout/{seed}").shuffle(order)
+    out: set[Any] = set()
+    for key in order:
+        if sizes[key] <= left:
+            left -= sizes[key]
+            out.add(key)
+    split: tuple[list[Any], list[Any]] = ([], [])
+    for row, key in zip(rows, keys, strict=True):
+        split[key in out].append(row)
+    return split
+
+
+def sft_plan(s: SFTSettings, rows: list[Row]) -> Any:
+    """The order of an SFT, which every engine of training follows."""
+    lengths = [len(r.prompt) + len(r.response) for r in rows]
+    return make_plan(lengths, micro_rows=s.micro_rows, micro_tokens=s.micro_tokens, accumulate=s.accumulate,
+                     epochs=s.epochs, tokens=s.tokens, seed=s.seed)  # fmt: skip
+
+
 def train_sft(s: SFTSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     """Train a PIPO model from a regular one; state and metrics go to ``folder``, the model to ``s.out``."""
-    source = resolve_model(s.model)
-    tokenizer = load_tokenizer(source)
-    model = load_model(source)
-    if not model.is_pipo:
-        model = from_backbone(source, s.compressor, s.start, s.seed)
-    fit_threads(model)
-    pad = model.config.pad_token_id
-    rows = FileRows(Path(s.data).expanduser(), tokenizer, s.seed)
-    tokens = s.tokens or int(s.epochs * sum(len(r.prompt) + len(r.response) for r in rows.rows))
+    take_over(s, folder, ctx)
+    student = open_for_training(s, s.compressor, s.start, ctx)
+    model, tokenizer = student.model, student.tokenizer
     model.config.mtp_loss_weight, model.config.confidence_loss_weight = s.mtp_weight, s.confidence_weight
-    batches = Batches(rows, collate_pairs(pad, s.augmentation, s.rho_max, s.all_pad), s.seed, s.micro_tokens,
-                      s.accumulate)  # fmt: skip
-    settings = LoopSettings(tokens=tokens, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, seed=s.seed,
-                            save_every=s.save_every)  # fmt: skip
-    result = train(model, batches, PipoSFT(s.mtp_weight, s.confidence_weight), settings, folder, ctx, "sft")
-    return _save(model, tokenizer, s.out, folder, result)
+    rows, kept_out = sft_rows(s, tokenizer, ctx)
+    plan = sft_plan(s, rows)
+    ctx.emit("log", text=f"sft: {describe(s, student, len(rows), len(plan.steps))}")
+    collate = collate_pairs(model.config.pad_token_id, s.augmentation, s.rho_max, s.all_pad)
+    objective = PipoSFT(s.mtp_weight, s.confidence_weight, s.loss_chunk)
+    steps = PlannedSteps(rows, plan, collate, s.seed)
+    sample = Samples(model, tokenizer, [r.prompt for r in kept_out or rows], folder, ctx)
+    result = train(model, steps, objective, loop_settings(s, student.autocast), folder, ctx, "sft", sample)
+    groups = groups_of(list(range(len(kept_out))), [len(r.prompt) + len(r.response) for r in kept_out], s.micro_rows,
+                       s.micro_tokens)  # fmt: skip
+    plain = collate_pairs(model.config.pad_token_id, "split", 0.0, 0.0)
+    batches = [plain([kept_out[i] for i in g], random.Random(0)) for g in groups]
+    return finish(s, student, folder, result, "sft", calibration(model, objective, batches, student.autocast))
 
 
 def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     """Distil a PIPO model on its own roll-outs; state and metrics go to ``folder``, the model to ``s.out``."""
-    source = resolve_model(s.model)
-    model, tokenizer, teacher = load_model(source), load_tokenizer(source), load_model(resolve_model(s.teacher))
-    if not model.is_pipo:
-        raise BadInput(f"{s.model} is a regular model; OPD starts from a PIPO model, `pipo train sft` makes one")
-    if teacher.is_pipo:
-        raise BadInput(f"teacher {s.teacher} is a PIPO model; the teacher is a regular one")
-    if teacher.config.vocab_size != model.config.vocab_size:
-        raise BadInput(
-            f"teacher and student have vocabularies of {teacher.config.vocab_size} and {model.config.vocab_size}; "
-            "they must share one"
-        )
-    fit_threads(model)
-    prompts = _read_prompts(Path(s.data).expanduser(), tokenizer)
-
-    def draw(pool: int) -> list[list[int]]:
-        return random.Random(f"{s.seed}/{pool}").choices(prompts, k=s.batch)
-
-    for p in teacher.parameters():
-        p.requires_grad_(False)
-    served = None
+    take_over(s, folder, ctx)
+    student = open_for_training(s, None, None, ctx)
+    model, tokenizer = student.model, student.tokenizer
+    teacher = open_teacher(s, student)
+    prompts = opd_prompts(s, tokenizer)
+    prompts, kept_out = hold_out(prompts, [tuple(p) for p, _ in prompts], min(s.holdout, s.rollouts), s.seed)
+    roller: Roller = EmbeddedRollouts(model)
     if s.engine == "sglang":
         server = s.server or ServerSettings()
         if (why := unusable(server)) is not None:
             raise BadInput(why)
-        served = ServedRollouts(model, tokenizer, folder / "student", server, ctx)
-    steps = OnPolicy(model, draw, s.thresholds, s.max_slots, s.seed, served)
-    settings = LoopSettings(tokens=s.tokens, lr=s.lr, optimizer=s.optimizer, weight_decay=0.0, warmup=10, seed=s.seed,
-                            save_every=s.save_every, log_every=5)  # fmt: skip
-    objective = OPD(teacher, s.kl, s.top, s.confidence_weight)
+        roller = ServedRollouts(model, tokenizer, folder / "student", server, ctx)
     try:
-        result = train(model, steps, objective, settings, folder, ctx, "opd")
+        steps = on_policy(s, model, roller, prompts)
+        ctx.emit("log", text=f"opd: {describe(s, student, len(prompts), steps.total)}")
+        objective = opd_objective(s, teacher)
+        sample = Samples(model, tokenizer, [p for p, _ in kept_out or prompts], folder, ctx)
+        result = train(model, steps, objective, loop_settings(s, student.autocast), folder, ctx, "opd", sample)
+        held = on_policy(s, model, roller, kept_out or prompts, rollouts=len(kept_out) or s.rollouts)
+        found = calibration(model, objective, held.pool(0, 1.0)[0], student.autocast)
     finally:
-        if served is not None:
-            served.close()
-    return _save(model, tokenizer, s.out, folder, result)
+        roller.close()
+    return finish(s, student, folder, result, "opd", found)
 
 
-def _read_prompts(path: Path, tokenizer: Any) -> list[list[int]]:
-    if not path.is_file():
-        raise BadInput(f"{path} is not a file; OPD data is JSONL with 'prompt'")
-    out = []
-    for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
-        try:
-            out.append(tokenizer.encode(json.loads(line)["prompt"], add_special_tokens=False))
-        except (json.JSONDecodeError, KeyError, TypeError) as e:
-            raise BadInput(f"{path}:{number}: no JSON object with 'prompt' ({e!r})") from e
-    if not out:
-        raise BadInput(f"{path} holds no whole line; OPD data is JSONL with 'prompt'")
-    return out
+def on_policy(
+    s: OPDSettings, model: Any, roller: Roller, prompts: list[tuple[list[int], str]], rollouts: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> OnPolicy:  # fmt: skip
+    """The steps of an OPD: roll-outs by ``roller``, of which this process makes its shard."""
+    return OnPolicy(
+        model, roller, prompts, rollouts=rollouts or s.rollouts, thresholds=s.thresholds, max_slots=s.max_slots,
+        temperature=s.temperature, micro_rows=s.micro_rows, micro_tokens=s.micro_tokens,
+        epochs=None if s.tokens else s.epochs, seed=s.seed, shard=shard,
+    )  # fmt: skip
 
 
-def _save(model: Any, tokenizer: Any, out: str | None, folder: Path, result: dict[str, Any]) -> dict[str, Any]:
-    target = Path(out).expanduser() if out else folder / "model"
-    save_model(model, target, tokenizer)
-    return {**result, "model": str(target)}
+def opd_objective(s: OPDSettings, teacher: Any) -> OPD:
+    """The loss that the settings ask for."""
+    return OPD(teacher, s.kl, s.top, s.confidence_weight, s.mtp_weight, s.beta, s.temperature, s.loss_chunk)
+
+
+def opd_prompts(s: OPDSettings, tokenizer: Any) -> list[tuple[list[int], str]]:
+    """Prompts of the data file, and where each came from."""
+    path = Path(s.data).expanduser()
+    found = read_prompts(path, tokenizer, max_length=s.max_length, thinking=s.thinking)
+    return [(p, f"{path.name}, prompt {i}") for i, p in enumerate(found, 1)]
+
+
+def open_teacher(s: OPDSettings, student: Student) -> Any:
+    """The regular model that judges, on the student's device. Raises BadInput where it cannot judge this student."""
+    folder = resolve_model(s.teacher)
+    teacher = load_model(folder, str(student.device), student.dtype)
+    if teacher.is_pipo:
+        raise BadInput(f"teacher {s.teacher} is a PIPO model; the teacher is a regular one")
+    theirs, mine = teacher.config.vocab_size, student.model.config.vocab_size
+    if theirs != mine or load_tokenizer(folder).get_vocab() != student.tokenizer.get_vocab():
+        raise BadInput(
+            f"teacher {s.teacher} and student {s.model} have different vocabularies ({theirs} and {mine} ids); "
+            "distillation compares them id by id, so they must share one tokenizer"
+        )
+    for p in teacher.parameters():
+        p.requires_grad_(False)
+    return teacher
+
+
+def describe(s: TrainSettings, student: Student, rows: int, steps: int | None) -> str:
+    """One line about what is about to be trained."""
+    trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in student.model.parameters())
+    size = f"{steps} steps" if steps is not None else f"{s.tokens} tokens"
+    what = f"LoRA of rank {s.lora_rank}" if s.tuner == "lora" else "every weight"
+    return (
+        f"{size} on {rows} rows; {what}, {trained:,} of {whole:,} parameters; {s.optimizer}, rate {s.lr:g}; "
+        f"{student.device}, {'bfloat16 where safe' if student.autocast else 'float32'}"
+    )
+
+
+def finish(
+    s: TrainSettings, student: Student, folder: Path, result: dict[str, Any], stage: str, found: dict[str, Any]
+) -> dict[str, Any]:
+    """Write calibration, adapters and the merged model; returns the job's result."""
+    shown = write_calibration(folder, stage, found)
+    target = Path(s.out).expanduser() if s.out else folder / "model"
+    more: dict[str, Any] = {}
+    if s.tuner == "lora":
+        more["adapter"] = str(student.save_adapter(folder / "adapter", s.model))
+    save_model(student.model, target, student.tokenizer, weights=student.merged(), dtype=student.dtype)
+    return {**result, **shown, **more, "model": str(target)}

@@ -1,72 +1,81 @@
 """On-policy distillation: roll out the student with its gate on, judge every place by a regular teacher.
 
 The teacher has never seen PAD: it reads the real tokens only, and a draft is judged after x_2i+2, kept or not, by the
-draft's own id. Shape legend: B roll-outs, T places, L = T/2 pairs, N supervised places, V vocabulary.
+draft's own id. PAD, which no engine samples, is left out of both distributions, and the temperature of the roll-outs
+is that of the loss: what is in the loss is what was sampled from. Shape legend: B roll-outs, T places, L = T/2 pairs,
+N supervised places, n of one chunk, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from pipo.engine import TorchEngine
-from pipo.engine.types import Event, Method, Request
+from pipo.engine.types import Event
 from pipo.train.augment import compact, pad_prompt
+from pipo.train.chunked import chunk_places, head_loss
 from pipo.train.data import MicroBatch
-from pipo.train.losses import KL, confidence_sum, opd_target, reverse_kl_sum
+from pipo.train.losses import KL, confidence_sum, divergence_sum, opd_target
+from pipo.train.objectives import Tally
+
+
+@dataclass
+class Places:
+    """N supervised places of one head. ``at`` [N, 2]: row and index of the pair whose hidden predicts the token.
+
+    ``teacher_at`` [N, 2]: row and place of the compacted ids that predict it. ``ids`` [N]: the token.
+    ``logprobs`` [N]: what the engine gave it, NaN where it did not say.
+    """
+
+    at: torch.Tensor
+    teacher_at: torch.Tensor
+    ids: torch.Tensor
+    logprobs: torch.Tensor
+
+    def to(self, device: torch.device) -> Places:
+        return Places(*(t.to(device) for t in (self.at, self.teacher_at, self.ids, self.logprobs)))
 
 
 @dataclass
 class OPDBatch(MicroBatch):
-    """Roll-outs of one step. Places of supervised tokens as (row, pair) indices, and where the teacher judges them.
+    """Roll-outs for one forward pass: the compacted ids that the teacher reads, and the places of both heads."""
 
-    ``first``/``draft`` [N, 2]: row and index of the pair whose hidden predicts the token. ``first_at``/``draft_at``
-    [N]: the teacher's place (row of the compacted ids) that predicts the same token. ``first_ids``/``draft_ids`` [N].
-    """
-
-    teacher_ids: torch.Tensor
-    first: torch.Tensor
-    first_at: torch.Tensor
-    first_ids: torch.Tensor
-    draft: torch.Tensor
-    draft_at: torch.Tensor
-    draft_ids: torch.Tensor
+    teacher_ids: torch.Tensor = None  # type: ignore[assignment]
+    first: Places = None  # type: ignore[assignment]
+    draft: Places = None  # type: ignore[assignment]
 
 
-def opd_batch(prompts: list[list[int]], events: list[list[Event]], pad: int) -> OPDBatch:
+def opd_batch(prompts: list[list[int]], events: list[list[Event]], pad: int, sources: list[str]) -> OPDBatch:
     """Lay out finished roll-outs for the loss. ``events``: each roll-out's events, in order."""
-    rows, real, first, first_at, first_ids, draft, draft_at, draft_ids = ([] for _ in range(8))  # type: ignore[var-annotated]
+    rows, real = [], []
+    first: list[tuple[Any, ...]] = []
+    draft: list[tuple[Any, ...]] = []
     for row, (prompt, steps) in enumerate(zip(prompts, events, strict=True)):
-        padded = pad_prompt(prompt, pad)
-        places = [p for e in steps for p in e.places]
-        ids = padded + places
+        ids = pad_prompt(prompt, pad) + [p for e in steps for p in e.places]
         tokens, index = compact(ids, pad)
         rows.append(ids)
         real.append(tokens)
-        pair = len(padded) // 2
+        pair = (len(prompt) + 1) // 2
         for event in (e for e in steps if e.slots):
             at = index[2 * pair]
-            first.append((row, pair - 1))
-            first_at.append((row, at - 1))
-            first_ids.append(ids[2 * pair])
-            if event.drafts:
-                draft.append((row, pair - 1))
-                draft_at.append((row, at))
-                draft_ids.append(event.drafts[0].id)
+            said = event.logprobs[0].logprob if event.logprobs else float("nan")
+            first.append((row, pair - 1, at - 1, ids[2 * pair], said))
+            for d in event.drafts[:1]:
+                draft.append((row, pair - 1, at, d.id, float("nan") if d.logprob is None else d.logprob))
             pair += 1
     ids_BT = _stack(rows, pad, even=True)
-
-    def t(values: list[Any]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long)
-
     return OPDBatch(
-        ids_BT, torch.empty(0), int((ids_BT != pad).sum()), _stack(real, pad), t(first).view(-1, 2),
-        t(first_at).view(-1, 2), t(first_ids), t(draft).view(-1, 2), t(draft_at).view(-1, 2), t(draft_ids),
-    )  # fmt: skip
+        ids_BT, torch.empty(0), int((ids_BT != pad).sum()), sources, _stack(real, pad), _places(first), _places(draft)
+    )
+
+
+def _places(found: list[tuple[Any, ...]]) -> Places:
+    whole = torch.tensor([f[:4] for f in found], dtype=torch.long).view(-1, 4)
+    return Places(whole[:, :2], whole[:, [0, 2]], whole[:, 3], torch.tensor([float(f[4]) for f in found]))
 
 
 def _stack(rows: list[list[int]], pad: int, even: bool = False) -> torch.Tensor:
@@ -75,77 +84,87 @@ def _stack(rows: list[list[int]], pad: int, even: bool = False) -> torch.Tensor:
     return torch.tensor([r + [pad] * (length - len(r)) for r in rows])
 
 
-class OnPolicy:
-    """Steps for the loop: each pool is one batch of roll-outs of the model as it is now.
+class OPD:
+    """Divergence of both heads from the teacher, and confidence against the chance that a draft is accepted.
 
-    ``prompts(pool)`` gives the prompts of a step; the roll-outs' seeds follow from ``seed`` and the pool, so that a
-    resumed run makes the same ones. ``engine``: what rolls out, default the torch engine (pipo.train.rollouts).
+    ``teacher``: a regular model with the student's vocabulary. Rejected drafts count in the MTP loss and in the
+    confidence target by their own ids, from the same log-probabilities, without a further forward pass.
     """
 
+    names: tuple[str, ...] = ("backbone_kl", "mtp_kl", "confidence_loss")
+
     def __init__(
-        self, model: Any, prompts: Callable[[int], list[list[int]]], thresholds: tuple[float, ...], max_slots: int,
-        seed: int, engine: Any = None,
+        self, teacher: Any, kind: KL = "full", top: int = 32, confidence_weight: float = 1.0, mtp_weight: float = 1.0,
+        beta: float = 1.0, temperature: float = 1.0, chunk: int | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.prompts, self.thresholds, self.max_slots = model, prompts, thresholds, max_slots
-        self.seed = seed
-        self.engine = engine or TorchEngine(model, max_batch=64)
-        self.slots = self.finished = self.samples = self.kept = self.offered = 0
-
-    def pool(self, index: int, progress: float) -> list[list[MicroBatch]]:
-        """One step: roll out, then lay out for the loss."""
-        self.model.eval()
-        self.engine.reload()
-        prompts = self.prompts(index)
-        method = Method(name="pipo", threshold=self.thresholds[index % len(self.thresholds)])
-        requests = [
-            Request(id=f"{index}/{i}", prompt=tuple(p), method=method, max_slots=self.max_slots,
-                    seed=(self.seed * 1_000_003 + index) * 1_000_003 + i)
-            for i, p in enumerate(prompts)
-        ]  # fmt: skip
-        events = self.engine.generate(requests)
-        self.model.train()
-        ordered = [events[r.id] for r in requests]
-        drafts = [d for steps in ordered for e in steps for d in e.drafts]
-        self.samples, self.finished = len(ordered), sum(steps[-1].finish == "eos" for steps in ordered)
-        self.offered, self.kept = len(drafts), sum(d.kept for d in drafts)
-        return [[opd_batch(prompts, ordered, self.model.config.pad_token_id)]]
-
-
-class OPD:
-    """Reverse KL of both heads towards the teacher, and confidence against the chance that a draft is accepted."""
-
-    names = ("backbone_kl", "mtp_kl", "confidence_loss")
-
-    def __init__(self, teacher: Any, kind: KL = "full", top: int = 32, confidence_weight: float = 1.0) -> None:
-        self.teacher, self.kind, self.top, self.confidence_weight = teacher, kind, top, confidence_weight
+        self.teacher, self.kind, self.top, self.beta = teacher, kind, top, beta
+        self.confidence_weight, self.mtp_weight, self.temperature, self.chunk = (
+            confidence_weight, mtp_weight, temperature, chunk,
+        )  # fmt: skip
         self.baselines = [0.0, 0.0]
+        self.tally = Tally()
 
     def counts(self, batch: OPDBatch) -> tuple[int, ...]:
-        return len(batch.first), len(batch.draft), len(batch.draft)
+        drafts = len(batch.draft.ids)
+        return len(batch.first.ids), drafts, drafts
 
     def loss(self, model: Any, batch: OPDBatch, totals: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        began = _now(model)
         with torch.no_grad():
             teacher_h = self.teacher.run_backbone(self.teacher.embed(batch.teacher_ids))
-            t1 = F.log_softmax(self.teacher.lm_head(teacher_h[tuple(batch.first_at.T)]).float(), -1)
-            t2 = F.log_softmax(self.teacher.lm_head(teacher_h[tuple(batch.draft_at.T)]).float(), -1)
+        self.tally.total("teacher_s", _now(model) - began)
         h_BLH, d_BMH = model.hiddens(batch.ids)
-        h = h_BLH[tuple(batch.draft.T)]
+        h_NH = h_BLH[tuple(batch.draft.at.T)]
         # the last pair's hidden predicts no pair that was fed, so drafts all lie within d_BMH
-        d = d_BMH[tuple(batch.draft.T)]
-        s1 = F.log_softmax(model.lm_head(h_BLH[tuple(batch.first.T)]).float(), -1)
-        s2 = F.log_softmax(model.lm_head(d).float(), -1)
-        target = opd_target(s2, t2, None if self.kind == "full" else batch.draft_ids)
-        confidence = confidence_sum(model.confidence_head(h.detach(), d.detach()), target)
-        return (
-            self._kl(0, s1, t1, batch.first_ids) / totals[0],
-            self._kl(1, s2, t2, batch.draft_ids) / totals[1],
-            self.confidence_weight * confidence / totals[2],
-        )
+        d_NH = d_BMH[tuple(batch.draft.at.T)]
+        backbone, _ = self._head(0, model, h_BLH[tuple(batch.first.at.T)], teacher_h, batch.first, 1 / totals[0])
+        mtp, target = self._head(1, model, d_NH, teacher_h, batch.draft, self.mtp_weight / totals[1])
+        confidence = model.confidence_head(h_NH.detach(), d_NH.detach())
+        self.tally.gate(confidence, target)
+        return backbone, mtp, self.confidence_weight * confidence_sum(confidence, target) / totals[2]
 
-    def _kl(self, head: int, student: torch.Tensor, teacher: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """The chosen divergence; ``sampled`` keeps a running mean of the log ratio as its baseline."""
-        total = reverse_kl_sum(student, teacher, ids, self.kind, self.top, self.baselines[head])
-        if self.kind == "sampled" and len(ids):
-            gap = (student.detach() - teacher).gather(-1, ids[:, None]).mean()
-            self.baselines[head] = 0.9 * self.baselines[head] + 0.1 * float(gap)
-        return total
+    def _head(
+        self, head: int, model: Any, hidden_NH: torch.Tensor, teacher_h: torch.Tensor, places: Places, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One head's scaled divergence, and each place's chance that the teacher would accept its token [N]."""
+        teacher_NH = teacher_h[tuple(places.teacher_at.T)]
+        pad, chunk = model.config.pad_token_id, chunk_places(len(model.lm_head.weight), self.chunk)
+        sampled = self.kind != "full"
+
+        def log_p(logits_nV: torch.Tensor) -> torch.Tensor:
+            logits_nV = logits_nV.index_fill(-1, torch.tensor(pad, device=logits_nV.device), -1e9)
+            return F.log_softmax(logits_nV / self.temperature, -1)
+
+        def loss(logits_nV: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            ids = places.ids[part]
+            s, t = log_p(logits_nV), log_p(self.teacher.lm_head(teacher_NH[part]).float())
+            value = divergence_sum(s, t, ids, self.kind, self.top, self.baselines[head], self.beta)
+            at = ids[:, None]
+            said = s if self.temperature == 1 else log_p(logits_nV * self.temperature)
+            extra = (opd_target(s, t, ids if sampled else None), said.gather(-1, at), (s - t).gather(-1, at))
+            return value * scale, torch.cat([e.detach().view(-1, 1) for e in extra], 1)
+
+        total, extras = head_loss(hidden_NH, model.lm_head.weight, loss, chunk)
+        target, said, ratio = torch.cat(extras).T if extras else hidden_NH.new_zeros(3, 0)
+        self._compare(head, said, places.logprobs.to(said.device))
+        if self.kind == "sampled" and len(ratio):
+            self.baselines[head] = 0.9 * self.baselines[head] + 0.1 * float(ratio.mean())
+        return total, target
+
+    def _compare(self, head: int, mine_N: torch.Tensor, engine_N: torch.Tensor) -> None:
+        """The gap between the trainer's log-probabilities and the engine's, over places that the engine spoke of."""
+        gap = (mine_N - engine_N)[~engine_N.isnan()].abs()
+        self.tally.add("logprob_gap", float(gap.sum()), len(gap))
+        if len(gap):
+            self.tally.most("logprob_gap_max", float(gap.max()))
+
+    def metrics(self) -> dict[str, float]:
+        """Means of the step: confidence, its target, ``kept@t``, the gap to the engine; ``teacher_s`` seconds."""
+        return self.tally.drain()
+
+
+def _now(model: Any) -> float:
+    """Seconds, after what a GPU still has to do."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -53,11 +53,17 @@ def make_optimizers(model: nn.Module, name: str, weight_decay: float) -> list[to
     muon = [p for n, p in named if name == "muon" and p.ndim == 2 and min(p.shape) > 8 and "embed" not in n]
     taken = {id(p) for p in muon}
     rest = [p for _, p in named if id(p) not in taken]
-    betas = (0.9, 0.98) if name == "muon" else (0.9, 0.999)
+    betas = (0.9, 0.98) if name == "muon" else (0.9, 0.95)
     adam = torch.optim.AdamW(rest, lr=1e-3, betas=betas, weight_decay=0.0 if muon else weight_decay)
     return [Muon32(muon, weight_decay=weight_decay), adam] if muon else [adam]
 
 
-def learning_rate(progress: float, step: int, peak: float, warmup: int) -> float:
-    """Linear warm-up over ``warmup`` steps, cosine over ``progress`` in [0, 1] down to 5% of the peak."""
-    return peak * min(1.0, (step + 1) / max(1, warmup)) * (0.05 + 0.475 * (1 + math.cos(math.pi * min(1.0, progress))))
+def learning_rate(progress: float, peak: float, warmup: float = 0.05, floor: float = 0.0) -> float:
+    """Linear warm-up while ``progress`` (0 to 1) is below ``warmup``, then a cosine down to ``floor`` times ``peak``.
+
+    Where the number of steps is known, progress at step s (from 0) is (s + 1) / (steps + 1): no step has rate 0.
+    """
+    if progress < warmup:
+        return peak * progress / warmup
+    x = min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 0.0
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * x)))

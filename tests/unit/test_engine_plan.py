@@ -11,6 +11,7 @@ from pipo.decode.sampling import Stream
 from pipo.engine import TorchEngine
 from pipo.engine.numbers import PLACES, Numbers
 from pipo.engine.plan import SLACK, available
+from pipo.engine.trial import start_at
 from pipo.engine.types import Method, Request, Sampling
 from pipo.errors import BadInput
 from pipo.model.testing import tiny_model
@@ -238,14 +239,14 @@ def test_start_at_runs_rows_that_nobody_prefilled():
     engine = TorchEngine(model, max_batch=3, context=300, mixed=True)
     for method in METHODS:
         rs = [request(f"r{i}", 2, method, max_slots=6) for i in range(3)]
-        first = engine.start_at(rs, 200)
+        first = start_at(engine, rs, 200)
         assert {e.request_id for e in first} == {"r0", "r1", "r2"} and engine.arena.lens.tolist() == [200] * 3
         with pytest.raises(BadInput, match="0 free rows"):
-            engine.start_at([request("more", 2, method)], 200)
+            start_at(engine, [request("more", 2, method)], 200)
         while engine.busy:
             assert all(0 <= t < 64 for e in engine.step() for t in e.tokens)
     with pytest.raises(BadInput, match="300 places do not fit"):
-        engine.start_at([request("far", 2, Method("regular"))], 300)
+        start_at(engine, [request("far", 2, Method("regular"))], 300)
 
 
 def test_only_a_mixed_engine_decodes_tokens_with_a_pipo_model(models):

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from pipo.data.rows import Row, read_rows
 from pipo.engine import TorchEngine
 from pipo.engine.types import Method, Request
 from pipo.errors import BadInput, BadRecord, Cancelled
@@ -13,11 +14,12 @@ from pipo.jobs import LocalContext
 from pipo.lab.tokenizer import lab_tokenizer
 from pipo.model import load_model, save_model
 from pipo.model.testing import tiny_model
-from pipo.train.data import Batches, FileRows, Row, collate_pairs, collate_regular, read_rows
+from pipo.train.data import Batches, Recycled, collate_pairs, collate_regular
 from pipo.train.jobs import run_opd, run_sft
 from pipo.train.loop import LoopSettings, gradients, train
 from pipo.train.objectives import PipoSFT, Regular
-from pipo.train.opd import OPD, OnPolicy, opd_batch
+from pipo.train.opd import OPD, opd_batch
+from pipo.train.rollouts import EmbeddedRollouts, OnPolicy
 
 
 def rows(pool, progress):
@@ -76,7 +78,7 @@ def _train(folder, tokens, pipo=True, stop_at=None, save_every=1000):
             ctx.cancelled = True
 
     ctx = LocalContext(folder, watch)
-    settings = LoopSettings(tokens=tokens, log_every=1, save_every=save_every, warmup=2)
+    settings = LoopSettings(tokens=tokens, log_every=1, save_every=save_every, warmup=0.05)
     train(model, batches(pipo), PipoSFT() if pipo else Regular(), settings, folder, ctx)
     return model
 
@@ -114,14 +116,14 @@ def test_opd_batch_lays_out_a_roll_out_by_hand():
         event((9, 0), (Draft(5, False, 0.2),)),
         event((2, 0), finish="eos"),
     ]
-    b = opd_batch([[1, 3, 4]], [steps], pad=0)
+    b = opd_batch([[1, 3, 4]], [steps], 0, ["r"])
     assert b.ids.tolist() == [[1, 3, 4, 0, 7, 8, 9, 0, 2, 0]]
     assert b.teacher_ids.tolist() == [[1, 3, 4, 7, 8, 9, 2]]
-    assert b.first.tolist() == [[0, 1], [0, 2], [0, 3]] and b.first_ids.tolist() == [7, 9, 2]
-    assert b.first_at.tolist() == [[0, 2], [0, 4], [0, 5]]  # the teacher's place before 7, 9 and EOS
-    assert b.draft.tolist() == [[0, 1], [0, 2]]
-    assert b.draft_ids.tolist() == [8, 5], "a rejected draft is judged by its own id"
-    assert b.draft_at.tolist() == [[0, 3], [0, 5]]  # after 7 and after 9
+    assert b.first.at.tolist() == [[0, 1], [0, 2], [0, 3]] and b.first.ids.tolist() == [7, 9, 2]
+    assert b.first.teacher_at.tolist() == [[0, 2], [0, 4], [0, 5]]  # the teacher's place before 7, 9 and EOS
+    assert b.draft.at.tolist() == [[0, 1], [0, 2]]
+    assert b.draft.ids.tolist() == [8, 5], "a rejected draft is judged by its own id"
+    assert b.draft.teacher_at.tolist() == [[0, 3], [0, 5]]  # after 7 and after 9
     assert b.tokens == 7
 
 
@@ -129,7 +131,8 @@ def test_opd_batch_lays_out_a_roll_out_by_hand():
 def test_opd_moves_the_student_towards_the_teacher(tmp_path, kind):
     student, teacher = tiny_model(seed=1, layers=1), tiny_model(pipo=False, seed=2, layers=1)
     prompts = [[1, 5, 6], [1, 7, 8, 9]]
-    steps = OnPolicy(student, lambda pool: prompts * 8, (0.5,), 8, seed=0)
+    steps = OnPolicy(student, EmbeddedRollouts(student), [(p, "p") for p in prompts], rollouts=16, thresholds=(0.5,),
+                     max_slots=8)  # fmt: skip
     exact = OPD(teacher, "full")
 
     def kl(pool):
@@ -138,7 +141,7 @@ def test_opd_moves_the_student_towards_the_teacher(tmp_path, kind):
             return sum(float(x) for x in exact.loss(student, batch, exact.counts(batch))[:2])
 
     before = kl(998)
-    settings = LoopSettings(tokens=6000, lr=4e-3, log_every=50, warmup=2, save_every=1000)
+    settings = LoopSettings(tokens=6000, lr=4e-3, log_every=50, warmup=0.05, save_every=1000)
     train(student, steps, OPD(teacher, kind), settings, tmp_path, LocalContext(tmp_path))
     after = kl(999)
     assert after < (0.95 if kind == "sampled" else 0.9) * before, (kind, before, after)
@@ -149,7 +152,7 @@ def test_opd_batch_without_drafts_has_a_loss():
 
     student, teacher = tiny_model(seed=1, layers=1), tiny_model(pipo=False, seed=2, layers=1)
     last = Event(request_id="r", time=0.0, places=(2, 0), slots=1, finish="eos")
-    batch = opd_batch([[1, 3]], [[last]], 0)
+    batch = opd_batch([[1, 3]], [[last]], 0, ["r"])
     objective = OPD(teacher)
     assert objective.counts(batch) == (1, 0, 0)
     losses = objective.loss(student, batch, (1, 1, 1))
@@ -162,9 +165,9 @@ def test_student_forward_sees_what_the_engine_saw():
     prompt = [1, 5, 6]
     request = Request(id="a", prompt=tuple(prompt), method=Method(name="pipo", threshold=0.5), max_slots=10, seed=4)
     events = engine.generate([request])["a"]
-    batch = opd_batch([prompt], [events], 0)
+    batch = opd_batch([prompt], [events], 0, ["r"])
     h, d = student.hiddens(batch.ids)
-    c = student.confidence_head(h[tuple(batch.draft.T)], d[tuple(batch.draft.T)]).sigmoid()
+    c = student.confidence_head(h[tuple(batch.draft.at.T)], d[tuple(batch.draft.at.T)]).sigmoid()
     seen = [x.confidence for e in events for x in e.drafts]
     assert torch.allclose(c, torch.tensor(seen), atol=1e-4)
 
@@ -175,11 +178,11 @@ def test_sft_and_opd_jobs_write_models_that_load(tmp_path):
     save_model(base, tmp_path / "base", tokenizer)
     line = json.dumps({"prompt": "<bos> chain a = 4 + 2 ?", "response": "a 4 + 2 = 6 \\boxed{ 6 } <eos>"})
     (tmp_path / "data.jsonl").write_text((line + "\n") * 20)
-    sft = run_sft({"model": str(tmp_path / "base"), "data": str(tmp_path / "data.jsonl"), "tokens": 2000},
-                  LocalContext(tmp_path / "sft"))  # fmt: skip
+    spec = {"model": str(tmp_path / "base"), "data": str(tmp_path / "data.jsonl"), "tokens": 2000, "accumulate": 4}
+    sft = run_sft(spec, LocalContext(tmp_path / "sft"))
     assert load_model(sft["model"]).is_pipo
     opd = run_opd({"model": sft["model"], "teacher": str(tmp_path / "base"), "data": str(tmp_path / "data.jsonl"),
-                   "tokens": 300, "batch": 4, "max_slots": 8}, LocalContext(tmp_path / "opd"))  # fmt: skip
+                   "tokens": 300, "rollouts": 4, "max_slots": 8}, LocalContext(tmp_path / "opd"))  # fmt: skip
     assert load_model(opd["model"]).is_pipo
     with pytest.raises(BadInput, match="OPD starts from a PIPO model"):
         run_opd({"model": str(tmp_path / "base"), "teacher": str(tmp_path / "base"),
@@ -199,13 +202,13 @@ def test_training_data_errors_name_the_line(tmp_path):
     with pytest.raises(BadRecord, match=r"d\.jsonl:2"):
         read_rows(path, lab_tokenizer())
     path.write_text('{"prompt": "a", "response": "b"}\n{"pro')
-    assert len(read_rows(path, lab_tokenizer())) == 1
+    assert len(read_rows(path, lab_tokenizer()).rows) == 1
 
 
 def test_file_rows_show_every_row_once_an_epoch(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text("".join(json.dumps({"prompt": "a", "response": str(i)}) + "\n" for i in range(10)))
-    source = FileRows(path, lab_tokenizer(), seed=0, pool=5)
+    source = Recycled(list(read_rows(path, lab_tokenizer()).rows), seed=0, pool=5)
     first = [r.response[0] for p in (0, 1) for r in source(p, 0.0)]
     second = [r.response[0] for p in (2, 3) for r in source(p, 0.0)]
     assert sorted(first) == sorted(second) and len(set(first)) == 10 and first != second
