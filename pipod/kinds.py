@@ -10,6 +10,7 @@ KINDS = {
     "generate": "bench.generate:run",
     "draft-vocab": "bench.draft_vocab:run",
     "ablate-threshold": "ablations.threshold:run",
+    "ablate-training": "ablations.training:run",
     "train-sft": "pipo.train.jobs:run_sft",
     "train-opd": "pipo.train.jobs:run_opd",
     "lab-build": "pipo.lab.build:run",

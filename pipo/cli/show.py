@@ -6,6 +6,7 @@ from typing import Any
 
 from pipo.cli.bench_map import show as map_
 from pipo.cli.output import cell, print_table
+from pipo.cli.show_training import show as training
 
 ALL_TASKS = "overall"
 
@@ -137,7 +138,10 @@ def plain(result: dict[str, Any]) -> None:
         print(f"{key.replace('_', ' ')}: {text}")
 
 
-BY_KIND = {"compare": compare, "eval": compare, "latency": latency, "map": map_, "ablate-threshold": threshold}
+BY_KIND = {
+    "compare": compare, "eval": compare, "latency": latency, "map": map_, "ablate-threshold": threshold,
+    "ablate-training": training,
+}  # fmt: skip
 
 
 def for_kind(kind: str) -> Any:

@@ -7,19 +7,17 @@ time; a finished stage is never done again, an interrupted one goes on from its 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import threading
 from pathlib import Path
-from queue import Empty, Queue
 from typing import Any
 
 import msgspec
 
 from pipo.config import paths
-from pipo.errors import BadInput, JobFailed
+from pipo.errors import BadInput
 from pipo.jobs import JobContext
 from pipo.lab.family import Manifest, TaskSettings
+from pipo.lab.graph import Graph
 
 MODELS = {"base": "base", "control": "control", "teacher": "teacher", "pipo-sft": "sft", "pipo-opd": "opd"}
 
@@ -53,78 +51,21 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         (out / "stages").mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise BadInput(f"{out} cannot be written ({e.strerror}); name another folder with --out") from e
-    _Graph(out / "stages", size, s, ctx).run()
+    _graph(out / "stages", size, s, ctx).run()
     manifest = publish(out / "stages", out, size, s.seed)
     return {"family": str(out), "size": size, "tasks": msgspec.to_builtins(manifest.tasks), "stages": manifest.build}
 
 
-class _Graph:
-    """Starts stages as their needs are met, passes their progress on, and ends them all if one fails."""
+def _graph(folder: Path, size: str, settings: BuildSettings, ctx: JobContext) -> Graph:
+    from pipo.lab.stage import NEEDS
 
-    def __init__(self, folder: Path, size: str, settings: BuildSettings, ctx: JobContext) -> None:
-        from pipo.lab.stage import NEEDS
+    def command(stage: str) -> list[str]:
+        return [sys.executable, "-m", "pipo.lab.stage", str(folder), stage, size, str(settings.seed)]
 
-        self.needs, self.folder, self.size, self.settings, self.ctx = NEEDS, folder, size, settings, ctx
-        self.running: dict[str, subprocess.Popen[str]] = {}
-        self.lines: Queue[tuple[str, str | None]] = Queue()
-
-    def done(self, stage: str) -> bool:
-        return (self.folder / stage / "done.json").exists()
-
-    def run(self) -> None:
-        try:
-            while not all(self.done(s) for s in self.needs):
-                for stage, needs in self.needs.items():
-                    ready = not self.done(stage) and stage not in self.running and all(self.done(n) for n in needs)
-                    if ready and len(self.running) < self.settings.workers:
-                        self._start(stage)
-                self._listen()
-        finally:
-            for process in self.running.values():
-                process.terminate()
-            for process in self.running.values():
-                process.wait()
-
-    def _start(self, stage: str) -> None:
-        command = [sys.executable, "-m", "pipo.lab.stage", str(self.folder), stage, self.size, str(self.settings.seed)]
-        log = open(self.folder / f"{stage}.err", "a")  # noqa: SIM115  closed when the process has its copy
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        log.close()
-        self.running[stage] = process
-        self.ctx.emit("log", text=f"{stage}: started")
-        threading.Thread(target=self._read, args=(stage, process), daemon=True).start()
-
-    def _read(self, stage: str, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
-            for line in lines:
-                self.lines.put((stage, line))
-        self.lines.put((stage, None))
-
-    def _listen(self) -> None:
-        """Pass on one line of a stage, or note that it ended; look out for a cancel meanwhile."""
-        self.ctx.check()
-        try:
-            stage, line = self.lines.get(timeout=0.5)
-        except Empty:
-            return
-        if line is None:
-            self._ended(stage, self.running.pop(stage).wait())
-            return
-        data = json.loads(line)
-        kind = data.pop("kind")
-        if kind == "progress":
-            data["note"] = f"{stage} ({sum(map(self.done, self.needs))} of {len(self.needs)} stages done)"
-            self.ctx.emit("progress", **data)
-
-    def _ended(self, stage: str, code: int) -> None:
-        if code or not self.done(stage):
-            tail = " ".join((self.folder / f"{stage}.err").read_text().strip().splitlines()[-1:])
-            raise JobFailed(
-                f"lab stage {stage} ended with code {code}: {tail}; run the build again, it goes on from the last "
-                f"checkpoint (log: {self.folder / stage}.err)"
-            )
-        self.ctx.emit("log", text=f"{stage}: done")
+    return Graph(
+        folder, NEEDS, command, settings.workers, ctx,
+        noun="lab stage", again="run the build again, it goes on from the last checkpoint",
+    )  # fmt: skip
 
 
 def publish(stages: Path, out: Path, size: str, seed: int) -> Manifest:
