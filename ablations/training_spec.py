@@ -25,7 +25,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 SMOKE: dict[str, Any] = {  # for tests: every kind of stage runs for real, nothing is learned well
     "limit": 6, "k": 2, "thresholds": [0.0, 0.95, 1.0], "rollout_items": 128, "rollout_samples": 2,
     "only": ["control", "pipo-sft", "pipo-opd"], "seeds": [0, 1],
-    "sft": {"tokens": 6_000}, "opd": {"tokens": 1_500, "batch": 8, "max_slots": 96}, "regular": {"tokens": 7_500},
+    "sft": {"tokens": 6_000}, "opd": {"tokens": 1_500, "rollouts": 8, "max_slots": 96}, "regular": {"tokens": 7_500},
 }  # fmt: skip
 
 
@@ -36,6 +36,8 @@ class Regular(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     lr: float = 6e-3
     optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = 0.01
+    warmup: float = 0.04
+    min_lr: float = 0.05
     micro_tokens: int = 1536
     accumulate: int = 2
     save_every: int = 100
@@ -201,12 +203,12 @@ def train_settings(
 
 def sft_settings(values: dict[str, Any]) -> SFTSettings:
     """PIPO-SFT as the study's file describes it: the lab's recipe, every setting by name."""
-    return convert(values, SFTSettings)
+    return convert({"recipe": "paper", **values}, SFTSettings)  # that is: no other defaults than the type's
 
 
 def opd_settings(values: dict[str, Any]) -> OPDSettings:
     """PIPO-OPD, likewise."""
-    return convert(values, OPDSettings)
+    return convert({"recipe": "paper", **values}, OPDSettings)
 
 
 def variants(spec: TrainingSpec, row: Row, seed: int, model: Path) -> list[Variant]:

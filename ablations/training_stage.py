@@ -22,6 +22,7 @@ from bench.record import SampleRecord, write_json
 from bench.scoring import by_item, item_values, metrics
 from bench.session import Session
 from bench.summary import BUDGETS, summarise
+from pipo.data.rows import read_rows
 from pipo.errors import PipoError
 from pipo.jobs import JobContext
 from pipo.lab.family import resolve_model
@@ -30,7 +31,7 @@ from pipo.lab.recipe import QUICK
 from pipo.lab.rollouts import make_rollouts
 from pipo.lab.tokenizer import PAD, lab_tokenizer
 from pipo.model import load_model, load_tokenizer, save_model
-from pipo.train.data import Batches, FileRows, collate_regular
+from pipo.train.data import Batches, Recycled, collate_regular
 from pipo.train.jobs import train_opd, train_sft
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import Regular as RegularObjective
@@ -89,9 +90,10 @@ def train_row(spec: TrainingSpec, row: Row, seed: int, folder: Path, ctx: JobCon
 def _regular(s: Regular, seed: int, start: Path, data: Path, out: Path, ctx: JobContext) -> dict[str, Any]:
     """Next-token training with the MTP head, as the lab's control (pipo.lab.stage)."""
     model, tokenizer = load_model(start), load_tokenizer(start)
-    batches = Batches(FileRows(data, tokenizer, seed), collate_regular(PAD), seed, s.micro_tokens, s.accumulate)
-    loop = LoopSettings(tokens=s.tokens, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, seed=seed,
-                        save_every=s.save_every)  # fmt: skip
+    rows = Recycled(list(read_rows(data, tokenizer).rows), seed)
+    batches = Batches(rows, collate_regular(PAD), seed, s.micro_tokens, s.accumulate)
+    loop = LoopSettings(tokens=s.tokens, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, warmup=s.warmup,
+                        min_lr=s.min_lr, seed=seed, save_every=s.save_every)  # fmt: skip
     result = train(model, batches, RegularObjective(), loop, out, ctx, "control")
     save_model(model, out / "model", tokenizer)
     return result
