@@ -13,6 +13,7 @@ KINDS = {
     "ablate-training": "ablations.training:run",
     "train-sft": "pipo.train.jobs:run_sft",
     "train-opd": "pipo.train.jobs:run_opd",
+    "train-merge": "pipo.train.merge:run",
     "lab-build": "pipo.lab.build:run",
     "noop": "pipod.noop:run",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -28,10 +28,11 @@ CONFIGS: dict[str, Any] = {
     "qwen2": Qwen2Config,
     "llama": LlamaConfig,
 }
-OURS = ("compressor_type", "mtp_loss_weight", "confidence_loss_weight")
+OURS = ("compressor_type", "mtp_loss_weight", "confidence_loss_weight", "fresh_mtp")
 OUTSIDE = ("model.visual.", "visual.")  # the vision tower of a vision-language checkpoint: not ours to load
 COMPUTED = ".rotary_emb.inv_freq"  # old checkpoints store what the config gives
 WAY_OUT = "`python -m pipo.model.sources prepare FOLDER OUT` adds one, and `pipo train sft` does so by itself"
+LAYOUTS = {"pipo": ("model.", "PipoForCausalLM"), "published": ("model.language_model.", "Qwen3_5ForCausalPIPO")}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -169,17 +170,23 @@ def fill(model: PipoForCausalLM, tensors: dict[str, torch.Tensor], folder: Path,
 
 def save_model(
     model: PipoForCausalLM, folder: str | Path, tokenizer: Any = None, dtype: torch.dtype | None = None,
-    weights: dict[str, torch.Tensor] | None = None,
+    weights: dict[str, torch.Tensor] | None = None, layout: Literal["pipo", "published"] = "pipo",
 ) -> None:  # fmt: skip
     """Write config.json, model.safetensors by rename (``dtype``: None keeps), draft vocabulary and tokenizer.
 
-    ``weights``: tensors to write instead of the model's own parameters, such as merged ones.
+    ``weights``: tensors to write instead of the model's own parameters, such as merged ones. ``layout``: ``published``
+    writes the names of the paper's checkpoints, which exist for Qwen3.5 alone (BadModel for others).
     """
+    if layout == "published" and model.config.model_type != "qwen3_5_text":
+        raise BadModel(
+            f"the published layout is that of Qwen3.5, this is {model.config.model_type!r}; write it with layout pipo"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    prefix, architecture = LAYOUTS[layout]
     out = {}
     for name, p in (weights or dict(model.named_parameters())).items():
-        our = "model." + name[len("backbone.") :] if name.startswith("backbone.") else name
+        our = prefix + name[len("backbone.") :] if name.startswith("backbone.") else name
         out[our] = p.detach().to("cpu", dtype or p.dtype).contiguous().clone()
     tmp = folder / "model.safetensors.tmp"
     save_file(out, tmp, metadata={"format": "pt"})
@@ -187,7 +194,7 @@ def save_model(
     write_draft_vocab(model.draft_ids, folder)
     config = model.config.to_dict()
     config.update({k: getattr(model.config, k) for k in OURS if hasattr(model.config, k)})
-    config["architectures"] = ["PipoForCausalLM"]
+    config["architectures"] = [architecture]
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

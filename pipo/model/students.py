@@ -29,6 +29,9 @@ from pipo.model.modeling import PipoForCausalLM
 from pipo.model.modules import CompressorType, Start
 from pipo.model.pads import Pad, choose_pad, make_rows
 
+# whether the head starts fresh decides how it is trained, so callers look for this note
+FRESH_MTP = "MTP head: the checkpoint has none; it starts fresh"
+
 
 def open_student(
     source: str | Path, compressor: CompressorType | None = "mlp", start: Start = "sum", seed: int = 0
@@ -103,8 +106,11 @@ def _make(
     if pad is not None:
         make_rows(tensors, pad, read_text(folder)["vocab_size"])
     fresh, notes = ["compressor.", "confidence_head."], []
+    if getattr(config, "fresh_mtp", False):  # a prepared backbone: what its file holds was never trained
+        tensors = {n: t for n, t in tensors.items() if not n.startswith("mtp.")}
+        config.fresh_mtp = False
     if not any(n.startswith("mtp.") for n in tensors):
         fresh.append("mtp.")
-        notes.append("MTP head: the checkpoint has none; it starts fresh")
+        notes.append(FRESH_MTP)
     fill(model, tensors, folder, may_miss=tuple(fresh))
     return model.eval(), notes

@@ -31,16 +31,21 @@ PREFIX = "base_model.model."
 ADAPTER = "default"
 
 
-def add_lora(model: nn.Module, rank: int, alpha: float, dropout: float, seed: int) -> None:
+def add_lora(
+    model: nn.Module, rank: int, alpha: float, dropout: float, seed: int, fresh_mtp: bool = False
+) -> None:  # fmt: skip
     """Put adapters into the model, in place, and freeze all but them and the parts trained in full.
 
+    ``fresh_mtp``: the MTP layer starts from random weights, so it is trained in full, not adapted.
     A starts with peft's uniform distribution, but from a source of its own for each module, so that every engine of
     training starts from the same weights; B starts at zero.
     """
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
+    targets = TARGETS.replace(r"|mtp\.layers", "") if fresh_mtp else TARGETS
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     inject_adapter_in_model(config, model)
+    in_full = (*IN_FULL, "mtp.layers.") if fresh_mtp else IN_FULL
     for name, p in model.named_parameters():
-        p.requires_grad_("lora_" in name or name.startswith(IN_FULL))
+        p.requires_grad_("lora_" in name or name.startswith(in_full))
     for name, module in layers(model):
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         source = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -96,19 +101,18 @@ def save_adapter(model: nn.Module, folder: Path, base: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     adapted = layers(model)
     tensors = {
-        _published(n): p.detach().to("cpu").contiguous().clone()
-        for n, p in model.named_parameters()
-        if "lora_" in n or n.startswith(IN_FULL)
+        _published(n): p.detach().to("cpu").contiguous().clone() for n, p in model.named_parameters() if p.requires_grad
     }
     tmp = folder / "adapter_model.safetensors.tmp"
     save_file(tensors, tmp, metadata={"format": "pt"})
     tmp.replace(folder / "adapter_model.safetensors")
     first = adapted[0][1]
+    in_full = sorted({n.removeprefix(PREFIX).rpartition(".")[0] for n in tensors if "lora_" not in n})
     config = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "r": first.r[ADAPTER],
         "lora_alpha": first.lora_alpha[ADAPTER], "lora_dropout": getattr(first.lora_dropout[ADAPTER], "p", 0.0),
         "target_modules": sorted({n.rpartition(".")[2] for n, _ in adapted}), "bias": "none",
-        "modules_to_save": [n.removesuffix(".") for n in IN_FULL], "fan_in_fan_out": False, "use_rslora": False,
+        "modules_to_save": in_full, "fan_in_fan_out": False, "use_rslora": False,
         "compressor_type": getattr(model.config, "compressor_type", None),
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")

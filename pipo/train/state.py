@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,11 @@ class TrainState:
     def load(self, path: Path) -> None:
         """Go on from a checkpoint. Raises BadInput that names the tensor where it is of another model."""
         try:
+            if not zipfile.is_zipfile(path):  # what is no whole file of torch.save would go to an older reader
+                raise ValueError("not a whole file of torch.save")
             state = torch.load(path, weights_only=True, map_location="cpu")
             trained = state["model"]
-        except (OSError, RuntimeError, KeyError, EOFError, ValueError, TypeError) as e:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as e:
             raise BadInput(f"{path} is no checkpoint of a training ({_first_line(e)}); remove it to start anew") from e
         mine = self._trained()
         for name in sorted(mine.keys() ^ trained.keys()):

@@ -13,6 +13,7 @@ from pipo.jobs import JobContext
 from pipo.lab.family import resolve_model
 from pipo.model import PipoForCausalLM, open_student
 from pipo.model.checkpoint import read_config
+from pipo.model.students import FRESH_MTP
 from pipo.model.threads import fit_threads
 from pipo.train.lora import add_lora, merged_weights, save_adapter
 from pipo.train.settings import TrainSettings
@@ -54,7 +55,7 @@ def open_for_training(s: TrainSettings, compressor: Any, start: Any, ctx: JobCon
     model = model.to(device)
     fit_threads(model)
     if s.tuner == "lora":
-        add_lora(model, s.lora_rank, s.lora_alpha, s.lora_dropout, s.seed)
+        add_lora(model, s.lora_rank, s.lora_alpha, s.lora_dropout, s.seed, fresh_mtp=FRESH_MTP in notes)
         for p in model.parameters():
             if half and not p.requires_grad:
                 p.data = p.data.to(torch.bfloat16)

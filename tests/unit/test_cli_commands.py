@@ -124,10 +124,12 @@ def test_training_takes_toml_and_single_settings(pipo: Pipo, client: FakeClient,
     said = pipo("train", "sft", "lab/base", "--data", data, "--config", str(tmp_path / "s.toml"), "--set", "lr=1e-4",
                 "--set", "compressor=linear", "--out", str(tmp_path / "out"))  # fmt: skip
     assert said.code == 0, said.err
-    assert client.submitted[0][:2] == ("train-sft", {
-        "lr": 1e-4, "epochs": 2.0, "compressor": "linear", "model": "lab/base", "seed": 0, "data": data,
-        "out": str(tmp_path / "out"),
-    })  # fmt: skip
+    kind, spec = client.submitted[0][:2]
+    assert kind == "train-sft"
+    want = {"lr": 1e-4, "epochs": 2.0, "compressor": "linear", "model": "lab/base", "seed": 0, "data": data,
+            "out": str(tmp_path / "out")}  # fmt: skip
+    assert {k: spec[k] for k in want} == want
+    assert (spec["tuner"], spec["augmentation"]) == ("full", "shift"), "models of the lab get the lab's recipe"
     pipo("train", "opd", "lab/pipo-sft", "lab/teacher", "--data", data)
     assert client.submitted[1][1]["teacher"] == "lab/teacher"
     assert pipo("train", "sft", "lab/base", "--data", data, "--set", "lr").code == 2
