@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from pipo.config import paths
 from pipo.errors import BadInput, BadModel
 from pipo.lab.tasks import LabItem, Split, draw_many, task_named
 
 SHIPPED = Path(__file__).parent / "models"
+MADE = {"smollm2": "python -m pipo.model.sources smollm2"}  # models by name, and what makes them
 
 
 class TaskSettings(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ def lab_manifest(family: str | Path | None = None) -> Manifest:
 
 
 def resolve_model(name: str, family: str | Path | None = None) -> Path:
-    """The folder of a model: ``lab/NAME`` from a family, anything else is a path.
+    """The folder of a model: ``lab/NAME`` from a family, a path, or a name under ``models`` in PIPO_HOME.
 
     Raises:
         BadModel: no such lab model (the known ones are listed), or no such folder.
@@ -63,6 +65,11 @@ def resolve_model(name: str, family: str | Path | None = None) -> Path:
             raise BadModel(f"unknown lab model {name!r}; known: {', '.join('lab/' + m for m in models)}")
         return family_folder(family) / models[short]
     path = Path(name).expanduser()
+    kept = paths().models / name
+    if not path.is_dir() and (kept / "config.json").is_file():
+        return kept
+    if not path.is_dir() and name in MADE:
+        raise BadModel(f"model {name!r} is not here yet: no {kept}; `{MADE[name]}` makes it, once")
     if not path.is_dir():
         raise BadModel(f"model {name!r} is neither a folder nor a lab model such as lab/base; `pipo models` lists them")
     return path.absolute()

@@ -46,7 +46,8 @@ class PipoForCausalLM(nn.Module):
     """Backbone + MTP head (+ compressor + confidence head where ``config.compressor_type`` is set).
 
     ``config`` is the backbone's text config with these keys of ours: ``compressor_type`` (``mlp``, ``linear`` or
-    None for a regular model), ``mtp_loss_weight`` and ``confidence_loss_weight`` (default 1).
+    None for a regular model), ``mtp_loss_weight`` and ``confidence_loss_weight`` (default 1), ``fresh_mtp`` (true where
+    the MTP head of a stored model was never trained).
     ``draft_ids``: draft vocabulary, int64 [N] ascending, or None. Decoding drafts from these tokens alone; the forward
     passes below project onto all of them.
     """

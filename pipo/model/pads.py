@@ -60,15 +60,13 @@ def choose_pad(tokenizer: Any, pad: int | None, ends: list[int], rows: int, fold
         )
     own = tokenizer.eos_token_id
     all_ends = ends + [own] if own is not None and own not in ends else ends
-    named = tokenizer.pad_token_id
+    named, its_token = tokenizer.pad_token_id, tokenizer.pad_token
     if named is not None and named not in (own, tokenizer.bos_token_id, tokenizer.unk_token_id):
         # the tokenizer tells PAD and EOS apart; a config that calls PAD an end as well is out of step with it
         found, fresh, notes = int(named), False, _named(tokenizer, pad, ends)
     else:
         found, fresh, how = _make(tokenizer, pad, all_ends, rows, known)
-        why = (
-            "the tokenizer names no PAD" if named is None else f"PAD was {tokenizer.decode([named])!r}, id {named}, too"
-        )
+        why = "the tokenizer names no PAD" if named is None else f"{its_token!r} has another meaning"
         notes = [f"PAD is {tokenizer.pad_token!r}, id {found}: {why}; {how}"]
     if found in all_ends:
         all_ends = [e for e in all_ends if e != found]
