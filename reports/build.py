@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipo.errors import BadInput
-from reports import figures
+from reports import figures, training
 from reports import map as maps
-from reports.load import COMPARE, LATENCY, MAP, THRESHOLD, LoadedRun, load_all
+from reports.load import COMPARE, LATENCY, MAP, THRESHOLD, TRAINING, LoadedRun, load_all
 from reports.page import page
 from reports.style import looks, save, styled
 from reports.text import series_name, write_csv
 
 
 def build(folders: list[Path], out: Path) -> Path:
-    """Write a report on finished runs (compare, eval, latency, map, ablate-threshold; any) and return report.md.
+    """Write a report on finished runs (compare, eval, latency, map, ablate-*; any) and return report.md.
 
     The page is written last, by rename: where it stands, its figures and tables stand beside it.
 
@@ -39,14 +39,14 @@ def build(folders: list[Path], out: Path) -> Path:
 
 def stems(runs: list[LoadedRun]) -> list[str]:
     """A file name for each run: its kind, numbered where a kind comes more than once."""
-    words = {COMPARE: "comparison", LATENCY: "latency", MAP: "map"}
+    words = {COMPARE: "comparison", LATENCY: "latency", MAP: "map", TRAINING: "training"}
     kinds = [words.get(run.kind, "threshold") for run in runs]
     return [kind if kinds.count(kind) == 1 else f"{kind}-{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
 
 
 def series_names(run: LoadedRun) -> list[str]:
     """Names that need a look of their own, those of plain variants first."""
-    if run.kind == MAP:
+    if run.kind in (MAP, TRAINING):
         return []
     plain = [row["variant"] for row in run.rows if run.kind != THRESHOLD]
     return plain + [series_name(r["variant"], r["keep"]) for r in run.rows if r.get("keep") is not None]
@@ -61,10 +61,14 @@ def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
             if run.kind == MAP:
                 drawn[i] = [save(maps.heat_map(run, a), out, name)[0].name for a, name in maps.file_names(run, stem)]
                 continue
+            if run.kind == TRAINING and not training.panels(run):
+                continue
             if run.kind == COMPARE:
                 figure = figures.quality(run)
             elif run.kind == LATENCY:
                 figure = figures.latency(run, styles)
+            elif run.kind == TRAINING:
+                figure = training.figure(run)
             else:
                 figure = figures.threshold(run)
             drawn[i] = [save(figure, out, stem)[0].name]
@@ -74,6 +78,6 @@ def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
 def _tabulate(runs: list[LoadedRun], out: Path) -> None:
     for run, stem in zip(runs, stems(runs), strict=True):
         write_csv(out / f"{stem}.csv", run.rows)
-        for extra in ("differences", "ratios", "floor", "failures", "cells"):
+        for extra in ("differences", "ratios", "floor", "failures", "cells", "keys", "trainings"):
             if run.summary.get(extra):
                 write_csv(out / f"{stem}-{extra}.csv", run.summary[extra])

@@ -12,7 +12,8 @@ from bench.record import SCHEMA, Run, read, read_run
 from pipo.errors import BadInput, BadRecord
 
 COMPARE, LATENCY, MAP, THRESHOLD = "compare", "latency", "map", "ablate-threshold"
-KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", MAP: "rows", THRESHOLD: "points"}
+TRAINING = "ablate-training"
+KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", MAP: "rows", THRESHOLD: "points", TRAINING: "rows"}
 ALL_TASKS = "overall"
 BUDGETS = ("tight", "loose")
 
@@ -31,7 +32,7 @@ class LoadedRun(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of a comparison, latency run or map, points of an ablation."""
+        """Rows of a comparison, latency run, map or training study, points of the threshold study."""
         rows: list[dict[str, Any]] = self.summary[KINDS[self.run.kind]]
         return rows
 
@@ -63,8 +64,16 @@ def load(folder: Path) -> LoadedRun:
         )
     if run.kind not in KINDS:
         raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a report shows {', '.join(KINDS)}")
-    records = len(read(folder / "records.jsonl"))
-    return LoadedRun(folder, run, _summary(folder, KINDS[run.kind]), records)
+    summary = _summary(folder, KINDS[run.kind])
+    return LoadedRun(folder, run, summary, sum(len(read(path)) for path in _record_files(folder, run.kind)))
+
+
+def _record_files(folder: Path, kind: str) -> list[Path]:
+    """Where a run's records are: of a training study each finished stage has its own."""
+    if kind != TRAINING:
+        return [folder / "records.jsonl"]
+    done = sorted(path.parent for path in folder.glob("stages/*/done.json"))
+    return [stage / "records.jsonl" for stage in done if (stage / "run.json").exists()]
 
 
 def _summary(folder: Path, needed: str) -> dict[str, Any]:
@@ -87,4 +96,4 @@ def load_all(folders: list[Path]) -> list[LoadedRun]:
     if not folders:
         raise BadInput("no run folder to report on; name at least one, or run `pipo bench compare` first")
     runs = [load(folder) for folder in dict.fromkeys(Path(f).absolute() for f in folders)]
-    return sorted(runs, key=lambda r: (COMPARE, LATENCY, MAP, THRESHOLD).index(r.kind))
+    return sorted(runs, key=lambda r: (COMPARE, LATENCY, MAP, THRESHOLD, TRAINING).index(r.kind))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reports import map as maps
-from reports import tables
-from reports.load import ALL_TASKS, BUDGETS, COMPARE, LATENCY, MAP, LoadedRun
+from reports import tables, training
+from reports.load import ALL_TASKS, BUDGETS, COMPARE, LATENCY, MAP, TRAINING, LoadedRun
 from reports.paper import paper
 from reports.text import listed, markdown
 from reports.verdict import answers
@@ -42,9 +42,11 @@ def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
         "## In short: does it pay?",
         *answers(runs),
         *(maps.answer(run) for run in runs if run.kind == MAP),
+        *filter(None, (training.answer(run) for run in runs if run.kind == TRAINING)),
     ]
     for i, run in enumerate(runs):
-        section = {COMPARE: _comparison, LATENCY: _latency, MAP: maps.section}.get(run.kind, _threshold)
+        sections = {COMPARE: _comparison, LATENCY: _latency, MAP: maps.section, TRAINING: training.section}
+        section = sections.get(run.kind, _threshold)
         parts += section(run, figures.get(i, []))
     parts += ["## How to read this", GUIDE, "## Where the numbers come from"]
     parts += [_provenance(run) for run in runs]
@@ -63,6 +65,8 @@ def _what(runs: list[LoadedRun]) -> str:
             lines.append(f"Compared on {tasks}, {run.k} samples an item: {listed(names)}.")
         elif run.kind == MAP:
             lines.append(maps.what(run))
+        elif run.kind == TRAINING:
+            lines.append(training.what(run))
         elif run.kind == LATENCY:
             lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
             shape = run.summary.get("shape")
@@ -142,10 +146,14 @@ def _provenance(run: LoadedRun) -> str:
         ("sampling", _pairs({f: getattr(run.run.sampling, f) for f in run.run.sampling.__struct_fields__})),
         ("budgets in slots", "; ".join(f"{task}: {_pairs(b)}" for task, b in run.run.budgets.items())),
         ("models", "; ".join(f"{name}: `{mark}`" for name, mark in p.models.items())),
-        ("variants", "; ".join(f"{v.name}: {v.model}, {_method(v.method)}" for v in run.run.variants)),
+        ("variants", "; ".join(f"{v.name}: {v.model}, {_method(v.method)}" for v in _variants(run))),
         ("intervals", run.summary.get("interval")),
     ]
     return markdown(["", run.kind], [[name, value] for name, value in facts if value not in (None, "")], left=2)
+
+
+def _variants(run: LoadedRun) -> list[Any]:
+    return [] if run.kind == TRAINING else run.run.variants  # a study's are hundreds, and its tables name them
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pipo.cli import options as o
 if TYPE_CHECKING:
     from pipod.messages import JobInfo
 
-KINDS = ("compare", "latency", "map", "ablate-threshold")
+KINDS = ("compare", "latency", "map", "ablate-threshold", "ablate-training")
 
 
 def register(app: typer.Typer) -> None:
