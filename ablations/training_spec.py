@@ -49,7 +49,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     ``tokens_of``: a row whose spent tokens of the same seed are its budget. ``data``: correct roll-outs, all of them
     or the shortest of each question. ``filter`` (opd): least share of the teacher's samples of a prompt that is right.
     ``thresholds``: in place of the study's. ``coins``: kept shares at which a coin gates instead. ``against``: rows
-    that differences are taken to, beside the study's reference and the rows without training.
+    that differences are taken to, beside the study's reference and the rows without training. ``group``: rows that are
+    shown together.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     thresholds: list[float] | None = None
     coins: list[float] = []
     against: list[str] = []
+    group: str = ""
     note: str = ""
 
     @property

@@ -7,8 +7,8 @@ the gate, a coin's kept share, or regular decoding::
 
     schema 1, kind, k, pass_at, tasks, budgets, items, sampling, seed, interval (text), reference (row name),
     definitions {"kept_reference", "kept_best", "area": text},
-    trainings   [{"row", "train", "from", "note", "settings" (the row's own), "seeds" (done), "seeds_missing",
-                  "tokens", "steps", "wall_s" (means over seeds), "data_rows", "failed" (samples)}]
+    trainings   [{"row", "train", "from", "group", "against" (rows), "note", "settings" (the row's own), "seeds" (done),
+                  "seeds_missing", "tokens", "steps", "wall_s" (means over seeds), "data_rows", "failed" (samples)}]
     rows        [{"row", "gate" ("confidence" | "coin" | "regular"), "threshold", "keep_rate", "budget", "avg", "pass"
                   {"1": ...}, "slots", "tokens": estimates, "kept_share" (estimate by question, None if regular)}]
     keys        [{"row", "kept_reference", "kept_best": {"kept_share", "gate", "threshold", "keep_rate"} or None,
@@ -75,7 +75,7 @@ def _training(spec: TrainingSpec, row: Row, scores: Scores, stages: Path) -> Pla
 
     return {
         "row": row.name, "train": row.train, "from": row.start or (spec.model if row.train != "none" else None),
-        "note": row.note, "settings": row.settings, "seeds": done,
+        "group": row.group, "against": row.against, "note": row.note, "settings": row.settings, "seeds": done,
         "seeds_missing": [s for s in spec.seeds_of(row) if s not in done], "tokens": mean("tokens"),
         "steps": mean("steps"), "wall_s": mean("wall_s"), "data_rows": mean("rows"),
         "failed": sum(t["failed"] for t in trained),
