@@ -7,7 +7,7 @@ A run folder holds ``run.json`` (what was run, with which settings, versions, de
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -190,6 +190,20 @@ def _cut_torn_tail(f: Any) -> None:
     f.seek(keep)
 
 
+def each(path: Path) -> Iterator[Record]:
+    """Records of a file one by one, for files that memory does not hold; bad lines as in ``read``."""
+    with open(path, "rb") as f:
+        for number, line in enumerate(f, 1):
+            if not line.endswith(b"\n"):
+                return  # torn by a kill
+            try:
+                yield _decoder.decode(line)
+            except msgspec.DecodeError as e:
+                raise BadRecord(
+                    f"{path}:{number}: not a record of schema {SCHEMA} ({e}); restore the file or rerun"
+                ) from e
+
+
 def read(path: Path, *, allow_empty: bool = False) -> list[Record]:
     """Read records; a torn last line (no newline) is left out, any other bad line is an error that names it.
 
@@ -200,14 +214,7 @@ def read(path: Path, *, allow_empty: bool = False) -> list[Record]:
         if allow_empty:
             return []
         raise BadRecord(f"{path} does not exist; name a run folder that holds records.jsonl")
-    lines = path.read_bytes().split(b"\n")
-    whole = lines[:-1]
-    out: list[Record] = []
-    for number, line in enumerate(whole, 1):
-        try:
-            out.append(_decoder.decode(line))
-        except msgspec.DecodeError as e:
-            raise BadRecord(f"{path}:{number}: not a record of schema {SCHEMA} ({e}); restore the file or rerun") from e
+    out = list(each(path))
     if not out and not allow_empty:
         raise BadRecord(f"{path} holds no whole record; run the job again, it goes on from what is there")
     return out

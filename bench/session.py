@@ -48,18 +48,22 @@ class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 class Session:
-    """Tasks, loaded models and an opened run folder.
+    """Tasks (those of the settings, or ``tasks``), loaded models and an opened run folder.
 
     Raises:
         BadInput: a setting out of range, an unknown task, a method that a model cannot do, an unwritable folder.
         BadModel: a model that cannot be loaded.
     """
 
-    def __init__(self, kind: str, spec: SampleSpec, variants: list[Variant], ctx: JobContext) -> None:
+    generation = Generation
+
+    def __init__(
+        self, kind: str, spec: SampleSpec, variants: list[Variant], ctx: JobContext, tasks: list[Task] | None = None
+    ) -> None:  # fmt: skip
         self.spec, self.variants, self.ctx = spec, variants, ctx
         provenance.check_folder(ctx.folder)
         self.pass_at = check_pass_at(spec.pass_at, spec.k)
-        self.tasks = load_tasks(spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family)
+        self.tasks = tasks or load_tasks(spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family)
         self.loaded: dict[tuple[str, str], Loaded] = {}
         engines.check_usable(spec)
         for v in variants:
@@ -116,7 +120,7 @@ class Session:
         if not missing:
             return
         loaded = self.loaded[self._key(variant)]
-        generation = Generation(
+        generation = self.generation(
             loaded.engine, loaded.tokenizer, variant, task, k=self.spec.k, seed=self.spec.seed,
             sampling=self.spec.sampling, max_batch=self.spec.max_batch, path=self.path,
         )  # fmt: skip
@@ -130,7 +134,9 @@ class Session:
 
 def drop_unfinished(session: Session, done: set[tuple[str, str, str]]) -> None:
     """Take samples of items that a kill left incomplete out of the record file; they are generated again."""
-    records = session.records()
-    keep = [r for r in records if not isinstance(r, SampleRecord) or (r.variant, r.task, r.item) in done]
-    if len(keep) < len(records):
-        record.rewrite(session.path, keep)
+
+    def kept(r: Record) -> bool:
+        return not isinstance(r, SampleRecord) or (r.variant, r.task, r.item) in done
+
+    if not all(map(kept, session.records())):  # as a rule they are, and ``records`` may leave out what is bulky
+        record.rewrite(session.path, filter(kept, record.read(session.path)))
