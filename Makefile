@@ -1,8 +1,9 @@
 # Two commands matter: `make demo` and `make test`; each creates what it needs from an empty clone.
 #   demo       set-up, the comparison, latency, map and threshold jobs on the embedded lab, the report
 #   test       checks and the whole suite            test-fast  the suite without what is slow
-#   check      ruff, mypy, import-linter              setup      .venv with the pinned CPU set, and the rig
+#   check      ruff, mypy, import-linter              setup      .venv with the pinned CPU set, rig and swift
 #   rig        sglang into .venv, without what needs a GPU (Linux)
+#   swift      ms-swift into .venv, without what training on a CPU does not import
 #   clean      caches and demo results                distclean  .venv as well
 
 SHELL := /bin/bash
@@ -15,6 +16,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.pipo-installed
 RIG := $(VENV)/.pipo-rig
+SWIFT := $(VENV)/.pipo-swift
 PIP := $(PY) -m pip --disable-pip-version-check -q
 # sglang's CUDA wheels stay out on purpose, so pip need not say that they are missing.
 INSTALL := $(PIP) install -c constraints-cpu.txt --no-warn-conflicts
@@ -35,12 +37,12 @@ export PYTHONNOUSERSITE := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup rig demo test test-fast check clean distclean
+.PHONY: help setup rig swift demo test test-fast check clean distclean
 
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,7s/^# *//p' Makefile
 
-setup: $(STAMP) $(RIG)
+setup: $(STAMP) $(RIG) $(SWIFT)
 
 $(STAMP): pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python %d.%d is too old: 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." % v)'
@@ -63,16 +65,25 @@ $(RIG): $(STAMP)
 	fi
 	@touch $@
 
+swift: $(SWIFT)
+
+# After the rig: two pips at a time in one environment get in each other's way.
+$(SWIFT): $(STAMP) $(RIG)
+	@echo "installing ms-swift with what it imports on a CPU"
+	@$(INSTALL) --no-build-isolation -e '.[swift-cpu]'
+	@$(INSTALL) --no-deps --only-binary ms-swift ms-swift
+	@touch $@
+
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: $(RIG) check
+test: $(RIG) $(SWIFT) check
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
-test-fast: $(STAMP) $(RIG)
+test-fast: $(STAMP) $(RIG) $(SWIFT)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 # One shell, so that the daemon goes down whatever fails.

@@ -40,6 +40,7 @@ LIGHT_MODULES = (
     "pipo.lab.tasks",
     "pipo.sglang",
     "pipo.sglang.rig",
+    "pipo.swift.command",
     "pipod",
     "pipod.client",
     "pipod.daemon",
@@ -98,6 +99,7 @@ PLANTS = {
     "the daemon imports the runtime": ("pipod/planted.py", "import pipo.sglang\n"),
     "the runtime imports the engine": ("pipo/sglang/planted.py", "def f():\n    import pipo.engine.delta\n"),
     "the rig imports torch": ("pipo/sglang/rig/planted.py", "import torch\n"),
+    "a stranger imports ms-swift": ("pipo/train/planted.py", "import swift\n"),
     "a stranger imports a stub": ("pipo/model/planted.py", "import torchvision\n"),
 }
 
@@ -141,15 +143,12 @@ def test_imported_libraries_are_declared() -> None:
     rows = metadata["dependencies"] + [r for rows in metadata["optional-dependencies"].values() for r in rows]
     declared = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in rows}
     known_as = {
-        "zmq": "pyzmq", "swift": "ms-swift", "yaml": "pyyaml", "fla": "flash-linear-attention",
-        "flash_attn": "flash-attn", "sgl_kernel": "sglang",
-    }  # fmt: skip
+        "zmq": "pyzmq", "swift": "ms-swift", "fla": "flash-linear-attention", "flash_attn": "flash-attn",
+        "sgl_kernel": "sglang"}  # fmt: skip
     for file, tree in parsed(*PACKAGES):
         for node in ast.walk(tree):
-            modules = []
-            if isinstance(node, ast.Import):
-                modules = [a.name for a in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 modules = [node.module]
             for module in modules:
                 top = module.split(".")[0]
@@ -180,8 +179,8 @@ def test_constraints_pin_every_direct_dependency_exactly() -> None:
     bad = [s for s in lines if not pattern.fullmatch(s)]
     assert bad == [], "names and exact versions only, no addresses, no local versions such as +cpu"
     pinned = {re.sub(r"[-_.]+", "-", s.split("==")[0]).lower() for s in lines}
-    metadata = project()["project"]
-    wanted = sum((metadata["optional-dependencies"][e] for e in ("dev", "rig", "sglang")), metadata["dependencies"])
+    metadata, extras = project()["project"], ("dev", "rig", "sglang", "swift", "swift-cpu")
+    wanted = sum((metadata["optional-dependencies"][e] for e in extras), metadata["dependencies"])
     names = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in wanted}
     assert names <= pinned, f"not pinned: {sorted(names - pinned)}"
 
