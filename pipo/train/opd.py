@@ -59,11 +59,13 @@ def opd_batch(prompts: list[list[int]], events: list[list[Event]], pad: int, sou
         tokens, index = compact(ids, pad)
         rows.append(ids)
         real.append(tokens)
+        # by token, not by event: the first token of all comes out before its pair is complete
+        said = [p.logprob for e in steps for p in e.logprobs]
         pair = (len(prompt) + 1) // 2
         for event in (e for e in steps if e.slots):
             at = index[2 * pair]
-            said = event.logprobs[0].logprob if event.logprobs else float("nan")
-            first.append((row, pair - 1, at - 1, ids[2 * pair], said))
+            out = at - len(prompt)
+            first.append((row, pair - 1, at - 1, ids[2 * pair], said[out] if out < len(said) else float("nan")))
             for d in event.drafts[:1]:
                 draft.append((row, pair - 1, at, d.id, float("nan") if d.logprob is None else d.logprob))
             pair += 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,14 @@ class TrainState:
                 raise ValueError("not a whole file of torch.save")
             state = torch.load(path, weights_only=True, map_location="cpu")
             trained = state["model"]
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as e:
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            ValueError,
+            TypeError,
+            torch.serialization.pickle.UnpicklingError,
+        ) as e:
             raise BadInput(f"{path} is no checkpoint of a training ({_first_line(e)}); remove it to start anew") from e
         mine = self._trained()
         for name in sorted(mine.keys() ^ trained.keys()):
