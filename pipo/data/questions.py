@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One question. ``level``: difficulty, 0 where unknown. ``time_limit`` (s) and ``memory_limit`` (MB): of tests."""
+    """One question. ``level``: difficulty, 0 where unknown. ``time_limit`` (s) and ``memory_limit`` (MB): of tests.
+
+    ``checker``: source of the program that judges outputs, where more than one is right.
+    """
 
     id: str | int
     task: str
@@ -34,6 +37,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: int = 0
     time_limit: float | None = None
     memory_limit: float | None = None
+    checker: str | None = None
 
 
 def read_questions(path: Path) -> list[Question]:
