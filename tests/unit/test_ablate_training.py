@@ -4,26 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from ablations import training, training_stats
-from ablations.training_spec import Row, TrainingSpec, needs, train_settings, variants
-from ablations.training_summary import summarise
-from bench import record, stats
-from bench.loading import read_spec
-from bench.record import Run
+from ablations.training_spec import Row, needs, train_settings, variants
+from bench import stats
 from pipo.cli.show_training import show
 from pipo.errors import BadInput, Cancelled, JobFailed
 from pipo.jobs import LocalContext
-
-ITEMS = ["lab-chain/a", "lab-chain/b", "lab-chain/c", "lab-chain/d"]
-KEPT = {0.0: 1.0, 0.95: 0.5, 1.0: 0.0}
-
-
-def spec(**more: Any) -> TrainingSpec:
-    return read_spec(training.merged(more), TrainingSpec, "ablate-training")
+from tests.unit.training_runs import finish, stage, study
 
 
 def rows(*given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -31,7 +21,7 @@ def rows(*given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_study_file_is_valid_and_names_every_setting_it_relies_on() -> None:
-    s = spec()
+    s = study()
     order = list(s.stages())
     assert order[0] == "base-seed0" and order[1:4] == [f"control-seed{i}" for i in range(3)]
     assert order.index("pipo-opd-seed2") < order.index("split-1-seed0") < order.index("linear-seed0")
@@ -44,7 +34,7 @@ def test_the_study_file_is_valid_and_names_every_setting_it_relies_on() -> None:
 
 
 def test_stages_need_the_roll_outs_and_their_own_seed_of_other_rows() -> None:
-    found = needs(spec(only=["sft-longer"], seeds=[1]))
+    found = needs(study(only=["sft-longer"], seeds=[1]))
     assert found == {
         "rollouts": (),
         "pipo-sft-seed1": ("rollouts",),
@@ -54,7 +44,7 @@ def test_stages_need_the_roll_outs_and_their_own_seed_of_other_rows() -> None:
 
 
 def test_a_model_without_pairs_is_decoded_regularly_and_coins_come_after_thresholds() -> None:
-    s = spec()
+    s = study()
     known = {r.name: r for r in s.row}
     assert [v.method.name for v in variants(s, known["control"], 1, Path("m"))] == ["regular"]
     found = variants(s, known["no-confidence"], 0, Path("m"))
@@ -172,39 +162,12 @@ def test_area_is_the_mean_over_kept_shares_whatever_the_order() -> None:
     assert training_stats.area([0.3, 0.3, 0.3], scores)[0] == pytest.approx(0.2)
 
 
-def stage(folder: Path, name: str, right: dict[str, float], failures: tuple[Any, ...] = ()) -> None:
-    """A finished stage: every question scores the same; the kept share of a threshold as in KEPT."""
-    values = {}
-    for variant, score in right.items():
-        threshold = float(variant.partition("tau=")[2] or 0)
-        kept = round(10 * KEPT[threshold]) if "tau" in variant else 0
-        offered = 10 if "tau" in variant else 0
-        metrics = {m: dict.fromkeys(ITEMS, score) for m in ("avg", "pass@1", "pass@2", "pass@4", "slots", "tokens")}
-        for i, item in enumerate(ITEMS):
-            metrics["avg"][item] = score + (0.1 if i % 2 else -0.1)
-        values[variant] = {
-            "values": {"tight": metrics, "loose": metrics},
-            "kept": {item: [kept, offered] for item in ITEMS},
-        }
-    (folder / name).mkdir(parents=True)
-    record.write_json(folder / name / "values.json", values)
-    trained = {"tokens": 100, "steps": 2, "rows": 7, "wall_s": 1}
-    record.write_json(folder / name / "done.json", {"trained": trained, "failed": len(failures), "failures": failures})
-
-
 def summary(folder: Path) -> dict[str, Any]:
-    s = spec(only=["control", "pipo-opd"], thresholds=[0.0, 0.95, 1.0], seeds=[0, 1])
     for seed in (0, 1):
-        stage(folder, f"control-seed{seed}", {f"control-seed{seed}": 0.5})
-        scores = (0.3, 0.5 + 0.1 * seed, 0.6)
-        stage(folder, f"pipo-sft-seed{seed}",
-              {f"pipo-sft-seed{seed} tau={t:g}": v for t, v in zip(KEPT, scores, strict=True)})  # fmt: skip
-    source = msgspec.convert(
-        {"settings_hash": "", "git_commit": "", "git_dirty": False, "versions": {}, "device": "cpu", "cpu_count": 2,
-         "threads": 1, "seed": 0, "engine": "torch", "started": ""}, record.Provenance,
-    )  # fmt: skip
-    run = Run(kind="ablate-training", spec={}, provenance=source, budgets={"lab-chain": {"tight": 9, "loose": 12}})
-    return summarise(s, run, folder, {"pipo-opd-seed0": "stage pipo-opd-seed0 ended with code 1: no more disk"})
+        stage(folder / "stages", f"control-seed{seed}", [0.5])
+        stage(folder / "stages", f"pipo-sft-seed{seed}", [0.3, 0.5 + 0.1 * seed, 0.6])
+    why = "stage pipo-opd-seed0 ended with code 1: no more disk"
+    return finish(study(only=["control", "pipo-opd"], seeds=[0, 1]), folder, {"pipo-opd-seed0": why})
 
 
 def test_the_summary_has_means_over_seeds_keys_and_what_is_missing(tmp_path: Path) -> None:
