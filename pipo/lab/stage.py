@@ -7,7 +7,6 @@ last checkpoint. Progress goes to standard output as JSON lines.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +17,9 @@ import msgspec
 import torch
 
 from pipo.data.rows import read_rows
-from pipo.jobs import JobContext, LocalContext
+from pipo.jobs import JobContext
 from pipo.lab.calibrate import calibrate_tasks
+from pipo.lab.graph import ChildContext, show
 from pipo.lab.recipe import RECIPES, Recipe, student_config, teacher_config
 from pipo.lab.rollouts import make_rollouts
 from pipo.lab.rows import CONTEXT, SKILLS, FreshRows
@@ -152,27 +152,11 @@ def run_stage(folder: Path, name: str, recipe: Recipe, ctx: JobContext) -> dict[
     return dict(row)
 
 
-class _ChildContext(LocalContext):
-    """Stops the stage, after a checkpoint, when the process that started it is gone."""
-
-    def __init__(self, folder: Path, on_event: Callable[[str, dict[str, Any]], None]) -> None:
-        super().__init__(folder, on_event)
-        self._parent = os.getppid()
-
-    def check(self) -> None:
-        self.cancelled = os.getppid() != self._parent
-        super().check()
-
-
 def main() -> None:
     """Run the stage named on the command line."""
     folder, name, size = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     torch.set_num_threads(1)
-
-    def show(kind: str, data: dict[str, Any]) -> None:
-        print(json.dumps({"kind": kind, **data}), flush=True)
-
-    ctx = _ChildContext(folder / name, show)
+    ctx = ChildContext(folder / name)
     recipe = msgspec.structs.replace(RECIPES[size], seed=int(sys.argv[4]) if len(sys.argv) > 4 else 0)
     show("done", run_stage(folder, name, recipe, ctx))
 
