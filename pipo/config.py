@@ -9,7 +9,7 @@ import msgspec
 
 
 class Paths(msgspec.Struct, frozen=True):
-    """Where things live. ``home`` holds the daemon's journal, jobs and built models; ``data`` real benchmark items."""
+    """Where things live. ``home`` holds the daemon's journal, jobs and models; ``data`` real benchmark items."""
 
     home: Path
     data: Path | None
@@ -21,6 +21,16 @@ class Paths(msgspec.Struct, frozen=True):
     @property
     def models(self) -> Path:
         return self.home / "models"
+
+    @property
+    def datasets(self) -> Path:
+        """Published data sets that were fetched."""
+        return self.home / "data"
+
+    @property
+    def tokenised(self) -> Path:
+        """Training files as token ids (pipo.data.cache); safe to delete."""
+        return self.home / "cache" / "tokenised"
 
     @property
     def run(self) -> Path:

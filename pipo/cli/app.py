@@ -12,6 +12,7 @@ from pipo.cli import (
     ablate,
     bench,
     daemon,
+    data,
     draft_vocab,
     engines,
     evaluate,
@@ -55,9 +56,10 @@ def _root(
     pass
 
 
-for group in (daemon, models, engines, generate, serve, evaluate, draft_vocab):
+for group in (daemon, engines, generate, serve, evaluate, draft_vocab):
     group.register(app)
-for name, group in {"bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}.items():
+groups = {"models": models, "data": data, "bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}
+for name, group in groups.items():
     app.add_typer(group.app, name=name)
 report.register(app)
 

@@ -1,4 +1,4 @@
-"""``pipo models``: what can be named where a model is asked for. Reads headers, loads nothing."""
+"""``pipo models``: what can be named where a model is asked for, and fetching more. Reads headers, loads nothing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipo.cli import options as o
+from pipo.cli import pull as hub
 
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit for its header
 
 
-def register(app: typer.Typer) -> None:
-    app.command("models")(run)
+class ListByDefault(TyperGroup):
+    """``pipo models`` and ``pipo models FOLDER`` list; other commands are named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
+app = typer.Typer(cls=ListByDefault, help="List models (the default), or fetch one.")
+
+
+@app.command("pull")
+def pull(
+    name: Annotated[str, typer.Argument(metavar="ID", help="OWNER/NAME on the hub, or smollm2.")],
+    revision: hub.Revision = None,
+    include: hub.Include = None,
+    json: o.Json = False,
+) -> None:
+    """Fetch a model, safetensors alone; a broken-off download goes on."""
+    hub.pull_model(name, revision, include, json)
+
+
+@app.command("list")
 def run(
     folder: Annotated[list[Path] | None, typer.Argument(help="More model folders, or folders of such.")] = None,
     json: o.Json = False,

@@ -47,6 +47,11 @@ def fingerprint(path: Path, tokenizer: Any, thinking: bool | None) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
+def cache_file(folder: Path, path: Path, tokenizer: Any, thinking: bool | None) -> Path:
+    """Where the rows of a file are kept, or would be."""
+    return folder / f"{path.stem}-{fingerprint(path, tokenizer, thinking)}.safetensors"
+
+
 def cached(
     folder: Path, path: Path, tokenizer: Any, thinking: bool | None, make: Callable[[], tuple[Packed, list[int]]]
 ) -> tuple[Packed, list[int], Path]:
@@ -58,8 +63,8 @@ def cached(
     Raises:
         BadInput: the cache cannot be written; and whatever ``make`` raises.
     """
-    mark = fingerprint(path, tokenizer, thinking)
-    file = folder / f"{path.stem}-{mark}.safetensors"
+    file = cache_file(folder, path, tokenizer, thinking)
+    mark = file.stem.rpartition("-")[2]
     if (found := load(file, mark)) is not None:
         return *found, file
     packed, torn = make()

@@ -8,7 +8,7 @@ template. Of a chat only the last answer is supervised, from behind the generati
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,14 @@ class Prompts(list[list[int]]):
 
 def read_rows(
     path: Path, tokenizer: Any, *, max_length: int | None = None, thinking: bool | None = None,
-    cache: Path | None = None,
+    cache: Path | None = None, tick: Callable[[int], None] = lambda line: None,
 ) -> Rows:  # fmt: skip
     """Read and tokenise a training file.
 
     ``max_length``: rows with more tokens, prompt and response together, are left out and counted. ``thinking``: the
     chat template's ``enable_thinking``; None leaves it to the template. ``cache``: a folder where the tokenised rows
-    are kept and found again; the rows are the same with and without it.
+    are kept and found again; the rows are the same with and without it. ``tick`` hears of the line that reading has
+    come to, from time to time; what it raises ends the reading.
 
     Raises:
         BadInput: rows of messages and a tokenizer without a chat template; max_length below 2.
@@ -78,9 +79,11 @@ def read_rows(
     _check_length(max_length)
     kept = None
     if cache is not None and path.is_file():
-        packed, torn, kept = caches.cached(cache, path, tokenizer, thinking, lambda: _pack(path, tokenizer, thinking))
+        packed, torn, kept = caches.cached(
+            cache, path, tokenizer, thinking, lambda: _pack(path, tokenizer, thinking, tick)
+        )
     else:
-        packed, torn = _pack(path, tokenizer, thinking)
+        packed, torn = _pack(path, tokenizer, thinking, tick)
     return Rows(*_select(path, packed, torn, tokenizer, max_length), kept)
 
 
@@ -110,7 +113,7 @@ def read_prompts(
     return prompts
 
 
-def _pack(path: Path, tokenizer: Any, thinking: bool | None) -> tuple[Packed, list[int]]:
+def _pack(path: Path, tokenizer: Any, thinking: bool | None, tick: Callable[[int], None]) -> tuple[Packed, list[int]]:
     """All rows of a file, and the numbers of torn lines (one at most)."""
     torn: list[int] = []
     packer = Packer()
@@ -121,6 +124,7 @@ def _pack(path: Path, tokenizer: Any, thinking: bool | None) -> tuple[Packed, li
         for i, (number, _) in enumerate(part):
             row = texts.border(ids[2 * i], ids[2 * i + 1], given[i][2], tokenizer, places[i])
             packer.add(*row, number)
+        tick(part[-1][0])
     return packer.done(), torn
 
 
