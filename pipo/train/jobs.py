@@ -21,7 +21,7 @@ from pipo.train.objectives import PipoSFT
 from pipo.train.opd import OPD
 from pipo.train.plan import groups_of, make_plan
 from pipo.train.resume import take_over
-from pipo.train.rollouts import EmbeddedRollouts, OnPolicy, Roller, ServedRollouts
+from pipo.train.rollouts import EmbeddedRollouts, OnPolicy, Roller, ServedRollouts, pairs_of
 from pipo.train.samples import Samples
 from pipo.train.settings import OPDSettings, SFTSettings, TrainSettings, convert
 from pipo.train.student import Student, open_for_training
@@ -106,7 +106,8 @@ def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     teacher = open_teacher(s, student)
     prompts = opd_prompts(s, tokenizer)
     prompts, kept_out = hold_out(prompts, [tuple(p) for p, _ in prompts], min(s.holdout, s.rollouts), s.seed)
-    roller: Roller = EmbeddedRollouts(model)
+    context = pairs_of((p for p, _ in [*prompts, *kept_out]), s.max_slots)
+    roller: Roller = EmbeddedRollouts(model, min(64, s.rollouts), context)
     if s.engine == "sglang":
         server = s.server or ServerSettings()
         if (why := unusable(server)) is not None:

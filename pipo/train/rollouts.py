@@ -51,16 +51,20 @@ def adapters_merged(model: torch.nn.Module) -> Iterator[None]:
 
 
 class EmbeddedRollouts:
-    """The torch engine in this process. It copies the student's weights when it wakes and holds nothing asleep."""
+    """The torch engine in this process. It copies the student's weights when it wakes and holds nothing asleep.
 
-    def __init__(self, model: Any, max_batch: int = 64) -> None:
+    ``context``: pairs of the longest roll-out (see ``pairs_of``); caches of no more than that are made at each waking.
+    """
+
+    def __init__(self, model: Any, max_batch: int = 64, context: int | None = None) -> None:
         self.model, self.max_batch = model, max_batch
+        self.context = context and min(context, model.config.max_position_embeddings)
         self.engine: TorchEngine | None = None
 
     def wake(self) -> None:
         with torch.no_grad(), adapters_merged(self.model):
             if self.engine is None:
-                self.engine = TorchEngine(self.model, max_batch=self.max_batch)
+                self.engine = TorchEngine(self.model, max_batch=self.max_batch, context=self.context)
             else:
                 self.engine.reload()
 
@@ -74,6 +78,11 @@ class EmbeddedRollouts:
 
     def close(self) -> None:
         self.engine = None
+
+
+def pairs_of(prompts: Iterable[Sequence[int]], max_slots: int) -> int:
+    """Pairs that a roll-out of the longest of these prompts may come to."""
+    return max((len(p) + 1) // 2 for p in prompts) + max_slots + 1
 
 
 class ServedRollouts:

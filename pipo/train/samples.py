@@ -11,7 +11,7 @@ import torch
 
 from pipo.engine.types import Method, Request
 from pipo.jobs import JobContext
-from pipo.train.rollouts import EmbeddedRollouts
+from pipo.train.rollouts import EmbeddedRollouts, pairs_of
 
 PROMPTS, SLOTS, THRESHOLD = 2, 256, 0.95
 
@@ -32,7 +32,7 @@ class Samples:
         self.path, self.ctx = folder / "samples.jsonl", ctx
 
     def __call__(self, step: int) -> str:
-        roller = EmbeddedRollouts(self.model, max_batch=PROMPTS)
+        roller = EmbeddedRollouts(self.model, PROMPTS, pairs_of(self.prompts, SLOTS))
         training = self.model.training
         self.model.eval()
         with torch.random.fork_rng():

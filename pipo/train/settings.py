@@ -131,7 +131,8 @@ class OPDSettings(TrainSettings, frozen=True, forbid_unknown_fields=True, kw_onl
     reverse KL, 0 forward KL, between them a Jensen-Shannon divergence. ``rollouts``: a step; they are cut into
     micro-batches like rows of SFT. ``temperature``: of roll-outs and of the loss alike. ``max_slots``: budget of a
     roll-out. With ``lora_dropout`` above 0 the loss sees the student with dropout, the roll-outs without (the paper's
-    setting; 0 makes both the same). ``engine``: what rolls out; ``server``: how SGLang does (its memory comes beside the trainer's).
+    setting; 0 makes both the same). ``engine``: what rolls out; ``server``: how SGLang does (its
+    memory comes beside the trainer's).
     """
 
     teacher: str
