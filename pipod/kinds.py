@@ -16,6 +16,8 @@ KINDS = {
     "data-show": "bench.training_files:run_show",
     "train-sft": "pipo.train.jobs:run_sft",
     "train-opd": "pipo.train.jobs:run_opd",
+    "train-sft-swift": "pipo.swift.launch:run_sft",
+    "train-opd-swift": "pipo.swift.launch:run_opd",
     "train-merge": "pipo.train.merge:run",
     "lab-build": "pipo.lab.build:run",
     "noop": "pipod.noop:run",

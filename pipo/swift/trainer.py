@@ -104,6 +104,7 @@ class PipoTrainer(Seq2SeqTrainer):
 
     def _accumulate(self, model: Any, share: list[Any], totals: tuple[int, ...]) -> list[float]:
         parts = [0.0] * len(self.work.objective.names)
+        how = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}  # the totals have seen to that
         for i, batch in enumerate(share):
             last = i == len(share) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
@@ -114,7 +115,7 @@ class PipoTrainer(Seq2SeqTrainer):
                 if not all(map(math.isfinite, values)):
                     self._not_finite(f"the loss is no finite number ({values})", batch.sources)
                 # Gradients are averaged over processes, the loss is a sum over them.
-                self.accelerator.backward(torch.stack(losses).sum() * self.world)
+                self.accelerator.backward(torch.stack(losses).sum() * self.world, **how)
             parts = [p + v for p, v in zip(parts, values, strict=True)]
         return parts
 
@@ -181,10 +182,10 @@ class PipoTrainer(Seq2SeqTrainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _tell(self) -> None:
-        """One row of metrics, as the embedded engine writes it. Times and roll-outs are the first process's alone."""
+        """One row of metrics, as the embedded engine writes it. Maxima and times are the first process's alone."""
         self.parts = self._gather(self.parts).sum(0).tolist()
-        self._bring_together()
-        extra = {"lr": self.rate, "grad_norm": self.norm, **self.work.objective.metrics(), **self.work.metrics()}
+        rollouts = self._bring_together(self.work.metrics())
+        extra = {"lr": self.rate, "grad_norm": self.norm, **self.work.objective.metrics(), **rollouts}
         if self.log_file is None:
             return
         values: dict[str, Any] = {"tokens": self.tokens, "seconds": round(self.seconds, 1)}
@@ -196,19 +197,20 @@ class PipoTrainer(Seq2SeqTrainer):
         rate = self.tokens / max(self.seconds, 1e-9)
         self.log_file.row(self.state.global_step, values | extra, min(done, whole), whole, rate)
 
-    def _bring_together(self) -> None:
-        """Add the tallies of all processes up in the first one's."""
+    def _bring_together(self, rollouts: dict[str, float]) -> dict[str, float]:
+        """Add the tallies of all processes up in the first one's; returns the means of what roll-outs have to tell."""
         if self.world == 1:
-            return
+            return rollouts
         tally = self.work.objective.tally
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, (tally.sums, tally.counts))
-        if self.rank == 0:
-            for sums, counts in found[1:]:
+        dist.all_gather_object(found, (tally.sums, tally.counts, rollouts))
+        if self.rank:
+            tally.drain()
+        else:
+            for sums, counts, _ in found[1:]:
                 for name in sums:
                     tally.add(name, sums[name], counts[name])
-        else:
-            tally.drain()
+        return {k: sum(f[2].get(k, 0.0) for f in found) / self.world for k in rollouts}
 
     # Checkpoints, the beginning and the end ----------------------------------------------------------------------
 
