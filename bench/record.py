@@ -140,7 +140,7 @@ class Provenance(msgspec.Struct, kw_only=True):
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """The header of a run folder. ``kind``: eval, compare, latency, map or ablate-threshold. ``spec``: resolved."""
+    """The header of a run folder. ``kind``: of its job (pipod/kinds.py). ``spec``: resolved."""
 
     kind: str
     spec: dict[str, Any]

@@ -25,7 +25,7 @@ Loader = Callable[[dict[str, Any], str], Question | Skip]
 LOADERS: dict[str, Loader] = {
     "dapo-math": dapo_math, "codeforces": codeforces, "gsm8k": gsm8k, "math": math, "messages": messages,
 }  # fmt: skip
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".parquet")
 FEW = 20
 REPORT = ".report.json"
 WHAT = "a published set is JSONL or parquet"
@@ -149,10 +149,11 @@ def parts(
 
 
 def source_rows(paths: Iterable[Path]) -> Iterator[tuple[str, Any]]:
-    """(place, row) of all files; of a folder those with a known suffix, in order of their names."""
+    """(place, row) of all files; of a folder those with a known suffix, in order of their names, no hidden ones."""
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and not p.name.startswith("."))
+            found = (p for p in path.rglob("*") if p.suffix in SUFFIXES)
+            inside = sorted(p for p in found if not any(s.startswith(".") for s in p.relative_to(path).parts))
             if not inside:
                 raise BadInput(f"{path} holds no {' or '.join(SUFFIXES)} file; name the files of the set")
             for file in inside:

@@ -146,6 +146,8 @@ def test_a_folder_gives_all_its_files(tmp_path: Path) -> None:
     for name in ("b", "a"):
         write(tmp_path / "set" / "data" / f"{name}.jsonl", {"problem": f"is {name}", "answer": "1"})
     (tmp_path / "set" / "README.md").write_text("# no rows")
+    (tmp_path / "set" / ".cache").mkdir()
+    write(tmp_path / "set" / ".cache" / "c.jsonl", "what a download left")
     import_questions("math", [tmp_path / "set"], tmp_path / "q.jsonl")
     questions = read_questions(tmp_path / "q.jsonl")
     assert [q.messages[0]["content"][:4] for q in questions if q.messages] == ["is a", "is b"]
@@ -229,7 +231,7 @@ def test_files_that_give_nothing_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"absent\.jsonl is not a file; .* see `pipo data pull`"):
         import_questions("math", [tmp_path / "absent.jsonl"], tmp_path / "q.jsonl")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match=r"empty holds no \.jsonl or \.json or \.parquet file"):
+    with pytest.raises(BadInput, match=r"empty holds no \.jsonl or \.parquet file"):
         import_questions("math", [tmp_path / "empty"], tmp_path / "q.jsonl")
     with pytest.raises(BadInput, match=r"gave no question \(no rows at all\)"):
         import_questions("math", [write(tmp_path / "none.jsonl")], tmp_path / "q.jsonl")
