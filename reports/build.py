@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipo.errors import BadInput
-from reports import figures, training
+from reports import curves, figures, training
 from reports import map as maps
-from reports.load import COMPARE, LATENCY, MAP, THRESHOLD, TRAINING, LoadedRun, load_all
+from reports.load import COMPARE, CURVES, LATENCY, MAP, THRESHOLD, TRAINING, LoadedRun, load_all
 from reports.page import page
 from reports.style import looks, save, styled
 from reports.text import series_name, write_csv
@@ -40,13 +40,14 @@ def build(folders: list[Path], out: Path) -> Path:
 def stems(runs: list[LoadedRun]) -> list[str]:
     """A file name for each run: its kind, numbered where a kind comes more than once."""
     words = {COMPARE: "comparison", LATENCY: "latency", MAP: "map", TRAINING: "training"}
+    words.update({kind: kind for kind in CURVES})
     kinds = [words.get(run.kind, "threshold") for run in runs]
     return [kind if kinds.count(kind) == 1 else f"{kind}-{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
 
 
 def series_names(run: LoadedRun) -> list[str]:
     """Names that need a look of their own, those of plain variants first."""
-    if run.kind in (MAP, TRAINING):
+    if run.kind in (MAP, TRAINING, *CURVES):
         return []
     plain = [row["variant"] for row in run.rows if run.kind != THRESHOLD]
     return plain + [series_name(r["variant"], r["keep"]) for r in run.rows if r.get("keep") is not None]
@@ -63,7 +64,9 @@ def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
                 continue
             if run.kind == TRAINING and not training.panels(run):
                 continue
-            if run.kind == COMPARE:
+            if run.kind in CURVES:
+                figure = curves.figure(run)
+            elif run.kind == COMPARE:
                 figure = figures.quality(run)
             elif run.kind == LATENCY:
                 figure = figures.latency(run, styles)

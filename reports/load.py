@@ -13,7 +13,9 @@ from pipo.errors import BadInput, BadRecord
 
 COMPARE, LATENCY, MAP, THRESHOLD = "compare", "latency", "map", "ablate-threshold"
 TRAINING = "ablate-training"
+CURVES = ("train-sft", "train-opd")
 KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", MAP: "rows", THRESHOLD: "points", TRAINING: "rows"}
+KINDS.update({kind: "rows" for kind in CURVES})
 ALL_TASKS = "overall"
 BUDGETS = ("tight", "loose")
 
@@ -69,7 +71,9 @@ def load(folder: Path) -> LoadedRun:
 
 
 def _record_files(folder: Path, kind: str) -> list[Path]:
-    """Where a run's records are: of a training study each finished stage has its own."""
+    """Where a run's records are: of a training study each finished stage has its own, a training has none."""
+    if kind in CURVES:
+        return []
     if kind != TRAINING:
         return [folder / "records.jsonl"]
     done = sorted(path.parent for path in folder.glob("stages/*/done.json"))
@@ -96,4 +100,4 @@ def load_all(folders: list[Path]) -> list[LoadedRun]:
     if not folders:
         raise BadInput("no run folder to report on; name at least one, or run `pipo bench compare` first")
     runs = [load(folder) for folder in dict.fromkeys(Path(f).absolute() for f in folders)]
-    return sorted(runs, key=lambda r: (COMPARE, LATENCY, MAP, THRESHOLD, TRAINING).index(r.kind))
+    return sorted(runs, key=lambda r: (COMPARE, LATENCY, MAP, THRESHOLD, TRAINING, *CURVES).index(r.kind))

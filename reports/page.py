@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from reports import curves, tables, training
 from reports import map as maps
-from reports import tables, training
-from reports.load import ALL_TASKS, BUDGETS, COMPARE, LATENCY, MAP, TRAINING, LoadedRun
+from reports.load import ALL_TASKS, BUDGETS, COMPARE, CURVES, LATENCY, MAP, TRAINING, LoadedRun
 from reports.paper import paper
 from reports.text import listed, markdown
 from reports.verdict import answers
@@ -39,13 +39,17 @@ def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
     parts = [
         "# PIPO: decoding methods compared",
         _what(runs),
-        "## In short: does it pay?",
+    ]
+    short = [
         *answers(runs),
         *(maps.answer(run) for run in runs if run.kind == MAP),
-        *filter(None, (training.answer(run) for run in runs if run.kind == TRAINING)),
+        *(training.answer(run) for run in runs if run.kind == TRAINING),
     ]
+    if any(short):
+        parts += ["## In short: does it pay?", *filter(None, short)]
     for i, run in enumerate(runs):
         sections = {COMPARE: _comparison, LATENCY: _latency, MAP: maps.section, TRAINING: training.section}
+        sections.update({kind: curves.section for kind in CURVES})
         section = sections.get(run.kind, _threshold)
         parts += section(run, figures.get(i, []))
     parts += ["## How to read this", GUIDE, "## Where the numbers come from"]
@@ -67,6 +71,8 @@ def _what(runs: list[LoadedRun]) -> str:
             lines.append(maps.what(run))
         elif run.kind == TRAINING:
             lines.append(training.what(run))
+        elif run.kind in CURVES:
+            lines.append(curves.what(run))
         elif run.kind == LATENCY:
             lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
             shape = run.summary.get("shape")

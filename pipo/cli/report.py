@@ -12,7 +12,7 @@ from pipo.cli import options as o
 if TYPE_CHECKING:
     from pipod.messages import JobInfo
 
-KINDS = ("compare", "latency", "map", "ablate-threshold", "ablate-training")
+KINDS = ("compare", "latency", "map", "ablate-threshold", "ablate-training", "train-sft", "train-opd")
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def _folders(names: list[str]) -> list[Path]:
 def _folder_of(info: JobInfo) -> Path:
     from pipo.errors import BadInput
 
-    if info.kind not in (*KINDS, "eval"):
+    if info.kind.removesuffix("-swift") not in (*KINDS, "eval"):
         raise BadInput(f"job {info.id} is of kind {info.kind}; a report needs {', '.join(KINDS)} or eval")
     if info.state != "done":
         raise BadInput(f"job {info.id} is {info.state}; `pipo jobs wait {info.id}` shows how far it is")
@@ -79,7 +79,7 @@ def _latest() -> list[Path]:
         done = [info for info in client.jobs() if info.state == "done" and Path(info.folder).is_dir()]
     found = []
     for kind in KINDS:
-        of_kind = [info for info in done if info.kind == kind]
+        of_kind = [info for info in done if info.kind.removesuffix("-swift") == kind]
         if of_kind:
             found.append(Path(max(of_kind, key=lambda info: info.finished or 0).folder))
     if not found:
