@@ -59,7 +59,8 @@ def _losses(ax: Any, run: LoadedRun) -> None:
     ax.set_title("losses" if run.kind == "train-sft" else "divergence from the teacher")
     ax.set_ylabel("nats a place")
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8)
+    if known:
+        ax.legend(fontsize=8)
 
 
 def _kept(ax: Any, run: LoadedRun) -> None:

@@ -161,8 +161,8 @@ def test_unusable_run_folders_are_named(how: str, tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_runs_are_refused(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", compare_summary() | {"kind": "train-sft"})
-    with pytest.raises(BadInput, match="train-sft"):
+    folder = write_run(tmp_path / "run", compare_summary() | {"kind": "lab-build"})
+    with pytest.raises(BadInput, match="lab-build"):
         reports.build([folder], tmp_path / "out")
 
 
