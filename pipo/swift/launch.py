@@ -62,7 +62,7 @@ def run(stage: c.Stage, s: Any, folder: Path, ctx: JobContext) -> dict[str, Any]
     if s.processes > 1:
         command = command._replace(port=machine.free_port("127.0.0.1"))
     ctx.emit("log", text=f"{stage}: ms-swift {c.VERSION}, processes: {s.processes}; its log is {folder / c.LOG}")
-    _Run(command, folder, ctx).wait()
+    follow(command, folder, ctx)
     try:
         done: dict[str, Any] = json.loads((folder / c.RESULT).read_text())
     except (OSError, json.JSONDecodeError) as e:
@@ -99,6 +99,11 @@ def check_same(s: Any, old: Path) -> None:
             raise BadInput(
                 f"{old} was trained with {key} {b!r}, not {a!r}; a resumed training has the settings of the one before"
             )
+
+
+def follow(command: c.Command, folder: Path, ctx: JobContext) -> None:
+    """Run a command to its end, its events passed on; raises as ``run`` does."""
+    _Run(command, folder, ctx).wait()
 
 
 class _Run:
