@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipo.cli import data, rollouts
 from pipo.cli.bench_map import show as map_
 from pipo.cli.output import cell, print_table
 from pipo.cli.show_training import show as training
@@ -140,7 +141,7 @@ def plain(result: dict[str, Any]) -> None:
 
 BY_KIND = {
     "compare": compare, "eval": compare, "latency": latency, "map": map_, "ablate-threshold": threshold,
-    "ablate-training": training,
+    "ablate-training": training, "rollouts": rollouts.show, "data-cache": data.show_cache, "data-show": data.show_file,
 }  # fmt: skip
 
 

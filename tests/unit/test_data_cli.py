@@ -58,8 +58,9 @@ def test_rollouts_submit_only_what_was_given(pipo: Pipo, client: FakeClient) -> 
 def test_rollouts_submit_all_that_was_given(pipo: Pipo, client: FakeClient, tmp_path: Path) -> None:
     file = write(tmp_path / "q.jsonl", {"id": 1})
     pipo("data", "rollouts", "lab/pipo-opd", str(file), "--k", "2", "--threshold", "0.5", "--temperature", "0.7",
-         "--top-k", "20", "--top-p", "0.95", "--presence-penalty", "1.5", "--slots", "99", "--limit", "7",
-         "--seed", "3", "--shard", "2/8", "--levels", "4-6", "--no-thinking", "--out", str(tmp_path / "out"), "-d")  # fmt: skip
+         "--top-k", "20", "--top-p", "0.95", "--presence-penalty", "1.5", "--slots", "99",
+         "--limit", "7", "--seed", "3", "--shard", "2/8", "--levels", "4-6", "--no-thinking",
+         "--out", str(tmp_path / "out"), "-d")  # fmt: skip
     ((_, spec, _),) = client.submitted
     assert spec == {
         "model": "lab/pipo-opd", "questions": str(file), "k": 2, "method": {"name": "pipo", "threshold": 0.5},
