@@ -99,14 +99,19 @@ class MTPHead(nn.Module):
         self.rotary_emb = rotary(config=self.config)
 
     @torch.no_grad()
-    def start(self) -> None:
-        """Fresh weights for a backbone without native ``mtp.*``: W_fc averages its halves, the layer is random."""
+    def start(self, trained: bool = False) -> None:
+        """Fresh weights: the layer is random, W_fc averages its halves.
+
+        ``trained``: the backbone is, and only lacks native ``mtp.*``. Then W_fc begins with the hidden alone: the
+        embedding of the last token would through a tied head say that very token again (docs/BACKBONES.md).
+        """
         for m in self.layers.modules():
             if isinstance(m, nn.Linear):
                 m.weight.normal_(std=self.config.initializer_range)
                 if m.bias is not None:
                     m.bias.zero_()
-        self.fc.weight.copy_(torch.eye(self.config.hidden_size).repeat(1, 2) * 0.5)
+        eye = torch.eye(self.config.hidden_size)
+        self.fc.weight.copy_(torch.cat([0 * eye, eye] if trained else [0.5 * eye, 0.5 * eye], 1))
 
     def fuse(self, embed_BLH: torch.Tensor, hidden_BLH: torch.Tensor) -> torch.Tensor:
         """The layer's input: W_fc over the normed embedding (first half) and hidden, [B, L, H]."""

@@ -111,6 +111,7 @@ def _make(
         config.fresh_mtp = False
     if not any(n.startswith("mtp.") for n in tensors):
         fresh.append("mtp.")
+        model.mtp.start(trained=True)
         notes.append(FRESH_MTP)
     fill(model, tensors, folder, may_miss=tuple(fresh))
     return model.eval(), notes

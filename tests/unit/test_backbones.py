@@ -93,6 +93,8 @@ def test_a_fresh_mtp_head_is_the_same_for_a_seed_and_has_no_stray_numbers(tmp_pa
     tensors = load_file(tmp_path / "model.safetensors")
     save_file({k: t for k, t in tensors.items() if not k.startswith("mtp.")}, tmp_path / "model.safetensors")
     one, two, other = (dict(from_backbone(tmp_path, seed=s).mtp.named_parameters()) for s in (0, 0, 1))
+    H = one["fc.weight"].shape[0]
+    assert torch.equal(one["fc.weight"], torch.cat([torch.zeros(H, H), torch.eye(H)], 1)), "the hidden alone at first"
     for name, p in one.items():
         assert torch.equal(p, two[name]) and p.abs().max() < 2, name
         if name.endswith("_proj.bias"):
