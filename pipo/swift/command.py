@@ -27,6 +27,7 @@ VERSION = "4.6.0"
 SETTINGS, PLUGIN, OUTPUT, EVENTS, RESULT, STOP, LOG = (
     "swift.json", "plugin.py", "swift", "events.jsonl", "result.json", "stop", "swift.log",
 )  # fmt: skip
+BEGINS = "begins"  # the event of a process whose training begins
 TUNERS = {"lora": "pipo", "full": "full"}  # ours -> ms-swift's --tuner_type; "pipo" is registered by the plugin
 STAGES: dict[str, type[TrainSettings]] = {"sft": SFTSettings, "opd": OPDSettings}
 Stage = Literal["sft", "opd"]

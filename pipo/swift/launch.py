@@ -29,7 +29,7 @@ from pipo.train import resume
 from pipo.train.settings import OPDSettings, SFTSettings, convert
 
 POLL_S = 0.2
-PATIENCE_S = 120.0  # a stop waits for the step that runs, and for a checkpoint
+PATIENCE_S = 1800.0  # a stop waits for the step that runs, and for a checkpoint
 GRACE_S = 10.0
 RAISED = re.compile(r"^(?:\[rank\d+\]: ?)?pipo\.errors\.(\w+): (.*)")
 ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[\w.]+\.)?\w*(?:Error|Exception|SystemExit)\b.*)")
@@ -113,6 +113,7 @@ class _Run:
         self.folder, self.ctx, self.log = folder, ctx, folder / c.LOG
         self.position = 0
         self.asked: float | None = None
+        self.training = False  # whether the first step is near: until then a stop costs nothing
         self.why: Cancelled | None = None
         reading, self.life = os.pipe()
         line = [sys.executable, "-P", "-m", "pipo.sglang.watchdog", str(reading), str(GRACE_S), *command.line]
@@ -148,16 +149,15 @@ class _Run:
             raise self._failure()
 
     def _listen(self) -> None:
-        """Turn a cancel into a stop file, and impatience into a signal."""
-        if self.asked is not None:
-            if time.monotonic() - self.asked > PATIENCE_S:
-                self.process.send_signal(signal.SIGTERM)
-            return
-        try:
-            self.ctx.check()
-        except Cancelled as e:
-            self.why, self.asked = e, time.monotonic()
-            (self.folder / c.STOP).touch()
+        """Turn a cancel into a stop file; before there is anything to save, and out of patience, into a signal."""
+        if self.asked is None:
+            try:
+                self.ctx.check()
+            except Cancelled as e:
+                self.why, self.asked = e, time.monotonic()
+                (self.folder / c.STOP).touch()
+        elif not self.training or time.monotonic() - self.asked > PATIENCE_S:
+            self.process.send_signal(signal.SIGTERM)
 
     def _pass_on(self) -> None:
         """Emit the whole lines that came to the file of events since the last call."""
@@ -168,7 +168,10 @@ class _Run:
                 self.position += len(whole) + 1
                 for line in whole.split(b"\n"):
                     event = json.loads(line)
-                    self.ctx.emit(event["kind"], **event["data"])
+                    if event["kind"] == c.BEGINS:
+                        self.training = True
+                    else:
+                        self.ctx.emit(event["kind"], **event["data"])
 
     def _failure(self) -> PipoError:
         """What the processes said before they ended, as the error that it was."""
@@ -181,6 +184,10 @@ class _Run:
         end = f"its log is {self.log}"
         if any(sign in line for line in lines for sign in MEMORY_SIGNS):
             return JobFailed(f"ms-swift ran out of memory; lower micro_rows, micro_tokens or max_length; {end}")
+        if self.process.returncode == 128 + signal.SIGKILL:
+            return JobFailed(
+                f"ms-swift was killed (signal 9); if nobody did that, the machine ran out of memory; {end}"
+            )
         errors = [m[1] for line in lines if (m := ERROR_LINE.match(line)) and not any(n in line for n in NO_CAUSE)]
         last = errors[-1] if errors else next((line for line in reversed(lines) if line), "it said nothing")
         return JobFailed(f"ms-swift ended with exit code {self.process.returncode}: {last[:500]}; {end}")

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from pipo.errors import JobFailed
 from pipo.swift import checkpoint
-from pipo.swift.command import EVENTS, RESULT, STOP, settings_of
+from pipo.swift.command import BEGINS, EVENTS, RESULT, STOP, settings_of
 from pipo.swift.registry import REGISTERED
 from pipo.swift.work import WORKS, Work
 from pipo.train import jobs
@@ -235,6 +235,7 @@ class PipoTrainer(Seq2SeqTrainer):
         if self.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.log_file = TrainLog(self.folder, self.ctx, self.work.note, start)
+            self.ctx.emit(BEGINS)
         try:
             done = super().train(resume_from_checkpoint, **kwargs)
             if self.over and self.rank == 0:

@@ -1,13 +1,15 @@
 """Trainings by ms-swift, real processes of it, against the embedded engine: the same curves, the same weights.
 
-Dropout is off: the engines draw from different random streams. The rate is low: two processes add the same numbers up in
-another order, and a high rate makes differences of rounding grow (to 8e-3 in 20 steps at 1e-3). Every run is shared by
-the tests of this module.
+Dropout is off: the engines draw from different random streams. The rate is low: two processes add the same numbers up
+in another order, and a high rate makes such differences grow (to 8e-3 in 20 steps at 1e-3). Every run is shared by the
+tests of this module.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +18,17 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from pipo.config import child_environment
 from pipo.errors import BadRecord, Cancelled, JobFailed
 from pipo.jobs import LocalContext
 from pipo.lab.family import items
+from pipo.model import load_model
 from pipo.swift import command, launch
 from pipo.train import jobs
 from pipo.train.settings import OPDSettings, SFTSettings, convert
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("swift-parity"), pytest.mark.timeout(600)]
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, ROWS = 20, 2  # a micro-batch has two rows
 CLOSE = 1e-3
 
@@ -180,6 +185,26 @@ def test_what_a_process_finds_wrong_with_the_data_keeps_its_type(settings: Setti
                        "data": str(bad)})  # fmt: skip
     with pytest.raises(BadRecord, match=r"bad.jsonl:2"):
         launch.run("sft", s, tmp_path / "job", LocalContext(tmp_path / "job"))
+
+
+def test_ms_swift_called_by_hand_needs_the_plugin_and_its_own_flags_alone(data: Path, tmp_path: Path) -> None:
+    words = (
+        f"--external_plugins {ROOT}/pipo/swift/plugin.py --model {ROOT}/pipo/lab/models/base --model_type pipo "
+        f"--template pipo --tuner_type pipo --optimizer pipo --dataset {data} --split_dataset_ratio 0 --seed 0 "
+        f"--lazy_tokenize true --check_model false --output_dir {tmp_path}/out --add_version false --use_cpu true "
+        "--torch_dtype float32 --fp16 false --bf16 false --report_to none --logging_steps 1 --num_train_epochs 0.03 "
+        "--per_device_train_batch_size 2 --gradient_accumulation_steps 2 --lora_rank 4 --learning_rate 5e-4"
+    )
+    env = {**child_environment(), "MODELSCOPE_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    line = [sys.executable, "-m", "swift.cli.main", "sft", *words.split()]
+    done = subprocess.run(line, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = curve(tmp_path / "out")
+    assert [r["step"] for r in rows] == [1, 2]
+    assert rows[0]["lr"] > 1e-4, "the flag's rate is above the paper's"
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (4, 32.0), "the flag's rank, and ms-swift's own default"
+    assert load_model(tmp_path / "out" / "model").is_pipo
 
 
 def test_opd_on_two_processes_walks_the_same_curve(data: Path, tmp_path: Path) -> None:
