@@ -89,7 +89,7 @@ def train_sft(s: SFTSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     collate = collate_pairs(model.config.pad_token_id, s.augmentation, s.rho_max, s.all_pad)
     objective = PipoSFT(s.mtp_weight, s.confidence_weight, s.loss_chunk)
     steps = PlannedSteps(rows, plan, collate, s.seed)
-    sample = Samples(model, tokenizer, [r.prompt for r in kept_out or rows], folder, ctx)
+    sample = Samples(model, tokenizer, [r.prompt for r in kept_out or rows], folder, ctx, student.dtype)
     result = train(model, steps, objective, loop_settings(s, student.autocast), folder, ctx, "sft", sample)
     groups = groups_of(list(range(len(kept_out))), [len(r.prompt) + len(r.response) for r in kept_out], s.micro_rows,
                        s.micro_tokens)  # fmt: skip
@@ -107,17 +107,17 @@ def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     prompts = opd_prompts(s, tokenizer)
     prompts, kept_out = hold_out(prompts, [tuple(p) for p, _ in prompts], min(s.holdout, s.rollouts), s.seed)
     context = pairs_of((p for p, _ in [*prompts, *kept_out]), s.max_slots)
-    roller: Roller = EmbeddedRollouts(model, min(64, s.rollouts), context)
+    roller: Roller = EmbeddedRollouts(model, min(64, s.rollouts), context, student.dtype)
     if s.engine == "sglang":
         server = s.server or ServerSettings()
         if (why := unusable(server)) is not None:
             raise BadInput(why)
-        roller = ServedRollouts(model, tokenizer, folder / "student", server, ctx)
+        roller = ServedRollouts(model, tokenizer, folder / "student", server, ctx, student.dtype)
     try:
         steps = on_policy(s, model, roller, prompts)
         ctx.emit("log", text=f"opd: {describe(s, student, len(prompts), steps.total)}")
         objective = opd_objective(s, teacher)
-        sample = Samples(model, tokenizer, [p for p, _ in kept_out or prompts], folder, ctx)
+        sample = Samples(model, tokenizer, [p for p, _ in kept_out or prompts], folder, ctx, student.dtype)
         result = train(model, steps, objective, loop_settings(s, student.autocast), folder, ctx, "opd", sample)
         held = on_policy(s, model, roller, kept_out or prompts, rollouts=len(kept_out) or s.rollouts)
         found = calibration(model, objective, held.pool(0, 1.0)[0], student.autocast)

@@ -36,13 +36,18 @@ class Roller(Protocol):
 
 
 @contextmanager
-def adapters_merged(model: torch.nn.Module) -> Iterator[None]:
-    """Adapted projections hold their merged weights inside; after it the very tensors from before are back."""
-    kept = []
+def as_served(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, adapted projections hold their merged weights, and every weight is of one type.
+
+    After it the very tensors from before are back, so nothing drifts.
+    """
+    kept = [(p, p.data) for p in model.parameters()]
     for _, module in layers(model):
         weight = module.get_base_layer().weight
-        kept.append((weight, weight.data))
-        weight.data = (weight.data + module.get_delta_weight(ADAPTER).to(weight.dtype)).detach()
+        delta = module.get_delta_weight(ADAPTER).detach()
+        weight.data = weight.data.to(delta.dtype) + delta
+    for p, _ in kept:
+        p.data = p.data.to(dtype)
     try:
         yield
     finally:
@@ -54,15 +59,18 @@ class EmbeddedRollouts:
     """The torch engine in this process. It copies the student's weights when it wakes and holds nothing asleep.
 
     ``context``: pairs of the longest roll-out (see ``pairs_of``); caches of no more than that are made at each waking.
+    ``dtype``: that the engine computes in.
     """
 
-    def __init__(self, model: Any, max_batch: int = 64, context: int | None = None) -> None:
-        self.model, self.max_batch = model, max_batch
+    def __init__(
+        self, model: Any, max_batch: int = 64, context: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model, self.max_batch, self.dtype = model, max_batch, dtype
         self.context = context and min(context, model.config.max_position_embeddings)
         self.engine: TorchEngine | None = None
 
     def wake(self) -> None:
-        with torch.no_grad(), adapters_merged(self.model):
+        with torch.no_grad(), as_served(self.model, self.dtype):
             if self.engine is None:
                 self.engine = TorchEngine(self.model, max_batch=self.max_batch, context=self.context)
             else:
@@ -93,9 +101,10 @@ class ServedRollouts:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, fallback: Path, settings: ServerSettings, ctx: JobContext
+        self, model: Any, tokenizer: Any, fallback: Path, settings: ServerSettings, ctx: JobContext,
+        dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
-        self.model, self.tokenizer, self.settings, self.ctx = model, tokenizer, settings, ctx
+        self.model, self.tokenizer, self.dtype, self.settings, self.ctx = model, tokenizer, dtype, settings, ctx
         fallback.mkdir(parents=True, exist_ok=True)
         where = MEMORY_DISK if MEMORY_DISK.is_dir() else fallback
         self.folder = Path(tempfile.mkdtemp(prefix="pipo-student-", dir=where))
@@ -103,7 +112,7 @@ class ServedRollouts:
 
     def wake(self) -> None:
         """Write the student as it is now and have the server take it; the first time nothing runs yet."""
-        save_model(self.model, self.folder, self.tokenizer, weights=merged_weights(self.model))
+        save_model(self.model, self.folder, self.tokenizer, self.dtype, merged_weights(self.model))
         if self.engine is None:
             self.engine = SglangEngine(self.folder, Method("pipo"), self.settings, name="the student")
             self.engine.attach(lambda text: self.ctx.emit("log", text=text), self.ctx.check)

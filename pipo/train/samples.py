@@ -20,19 +20,15 @@ class Samples:
     """Called with a step: decodes, appends to ``samples.jsonl``, tells whoever follows the job, returns the text."""
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        prompts: Sequence[list[int]],
-        folder: Path,
-        ctx: JobContext,
-        slots: int = SLOTS,
-    ) -> None:
+        self, model: Any, tokenizer: Any, prompts: Sequence[list[int]], folder: Path, ctx: JobContext,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        self.dtype = dtype
         self.model, self.tokenizer, self.prompts = model, tokenizer, list(prompts[:PROMPTS])
         self.path, self.ctx = folder / "samples.jsonl", ctx
 
     def __call__(self, step: int) -> str:
-        roller = EmbeddedRollouts(self.model, PROMPTS, pairs_of(self.prompts, SLOTS))
+        roller = EmbeddedRollouts(self.model, PROMPTS, pairs_of(self.prompts, SLOTS), self.dtype)
         training = self.model.training
         self.model.eval()
         with torch.random.fork_rng():

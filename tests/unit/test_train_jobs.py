@@ -214,3 +214,39 @@ def test_a_teacher_with_another_vocabulary_is_refused(house, trained, tmp_path):
 def test_a_device_that_is_not_here_is_named(house, tmp_path):
     with pytest.raises(BadInput, match="device 'nonsense' cannot be used here"):
         sft(house, tmp_path, device="nonsense")
+
+
+def first_losses(folder):
+    row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    return [row[k] for k in ("backbone_loss", "mtp_loss", "confidence_loss")]
+
+
+@pytest.mark.parametrize("tuner", ["lora", "full"])
+def test_bfloat16_trains_and_saves_in_it(house, trained, tmp_path, tuner):
+    result = sft(house, tmp_path, dtype="bfloat16", tuner=tuner)
+    assert first_losses(tmp_path) == pytest.approx(first_losses(trained[0]), rel=0.03)
+    from safetensors.torch import load_file
+
+    kinds = {t.dtype for t in load_file(f"{result['model']}/model.safetensors").values()}
+    assert kinds == {torch.bfloat16}
+    rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["mtp_loss"] < rows[0]["mtp_loss"]
+
+
+def test_gradient_checkpointing_changes_no_number(house, trained, tmp_path):
+    sft(house, tmp_path, gradient_checkpointing=True, lora_dropout=0.0)
+    plain = sft(house, tmp_path / "plain", lora_dropout=0.0)
+
+    def losses(where):
+        rows = [json.loads(x) for x in (where / "metrics.jsonl").read_text().splitlines()]
+        return [(r["backbone_loss"], r["mtp_loss"], r["grad_norm"]) for r in rows]
+
+    assert plain["steps"] == 9
+    for a, b in zip(losses(tmp_path), losses(tmp_path / "plain"), strict=True):
+        assert a == pytest.approx(b, abs=2e-4)
+
+
+def test_opd_in_bfloat16_has_a_small_gap_to_its_engine(house, trained, tmp_path):
+    result = opd(house, trained, tmp_path, dtype="bfloat16")
+    rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert result["steps"] == len(rows) and all(0 < r["logprob_gap"] < 0.05 for r in rows)

@@ -8,7 +8,7 @@ import torch
 from pipo.errors import BadModel
 from pipo.model.testing import tiny_model
 from pipo.train.lora import IN_FULL, add_lora, apply_adapter, layers, merge, merged_weights, read_adapter, save_adapter
-from pipo.train.rollouts import adapters_merged
+from pipo.train.rollouts import as_served
 
 IDS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 0, 11, 12]])
 
@@ -59,7 +59,7 @@ def test_merged_weights_and_merge_and_the_context_give_the_adapted_model():
     plain.load_state_dict(merged_weights(model), strict=False)
     before = {n: m.get_base_layer().weight.detach().clone() for n, m in layers(model)}
     with torch.no_grad():
-        with adapters_merged(model):
+        with as_served(model, torch.float32):
             inside = {n: m.get_base_layer().weight.detach().clone() for n, m in layers(model)}
         for name, m in layers(model):
             assert torch.equal(m.get_base_layer().weight, before[name]), "the very weights from before are back"
