@@ -12,7 +12,8 @@ from pipo.data.rows import Row, read_prompts, read_rows
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
 from pipo.lab.family import resolve_model
-from pipo.model import load_model, load_tokenizer, save_model
+from pipo.model import open_student, save_model
+from pipo.model.vocabulary import same_vocabulary
 from pipo.sglang.launch import ServerSettings, unusable
 from pipo.train.calibrate import calibration, write_calibration
 from pipo.train.data import PlannedSteps, collate_pairs
@@ -152,16 +153,16 @@ def opd_prompts(s: OPDSettings, tokenizer: Any) -> list[tuple[list[int], str]]:
 
 def open_teacher(s: OPDSettings, student: Student) -> Any:
     """The regular model that judges, on the student's device. Raises BadInput where it cannot judge this student."""
-    folder = resolve_model(s.teacher)
-    teacher = load_model(folder, str(student.device), student.dtype)
+    teacher, tokenizer, _ = open_student(resolve_model(s.teacher), None)
     if teacher.is_pipo:
         raise BadInput(f"teacher {s.teacher} is a PIPO model; the teacher is a regular one")
     theirs, mine = teacher.config.vocab_size, student.model.config.vocab_size
-    if theirs != mine or load_tokenizer(folder).get_vocab() != student.tokenizer.get_vocab():
-        raise BadInput(
-            f"teacher {s.teacher} and student {s.model} have different vocabularies ({theirs} and {mine} ids); "
-            "distillation compares them id by id, so they must share one tokenizer"
-        )
+    why = same_vocabulary(tokenizer, student.tokenizer, (s.teacher, s.model))
+    if theirs != mine:
+        why = f"teacher {s.teacher} has {theirs} ids and student {s.model} {mine}"
+    if why is not None:
+        raise BadInput(f"{why}; distillation compares them id by id, so teacher and student must share a vocabulary")
+    teacher = teacher.to(device=student.device, dtype=student.dtype)
     for p in teacher.parameters():
         p.requires_grad_(False)
     return teacher

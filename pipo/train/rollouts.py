@@ -15,6 +15,7 @@ import torch
 
 from pipo.engine import TorchEngine
 from pipo.engine.types import Event, Method, Request, Sampling
+from pipo.errors import BadInput, JobFailed
 from pipo.jobs import JobContext
 from pipo.model import save_model
 from pipo.sglang.engine import SglangEngine
@@ -72,9 +73,19 @@ class EmbeddedRollouts:
     def wake(self) -> None:
         with torch.no_grad(), as_served(self.model, self.dtype):
             if self.engine is None:
-                self.engine = TorchEngine(self.model, max_batch=self.max_batch, context=self.context)
+                self.engine = self._new()
             else:
                 self.engine.reload()
+
+    def _new(self) -> TorchEngine:
+        """An engine of as many rows at a time as memory holds."""
+        while True:
+            try:
+                return TorchEngine(self.model, max_batch=self.max_batch, context=self.context)
+            except BadInput:
+                if self.max_batch == 1:
+                    raise
+                self.max_batch //= 2
 
     def generate(self, requests: Iterable[Request]) -> dict[str, list[Event]]:
         assert self.engine is not None
@@ -189,6 +200,11 @@ class OnPolicy:
         """Roll-outs of like length together. One that failed or was empty is left out."""
         lengths = [len(p) + sum(len(e.places) for e in es) for (p, _), es in zip(prompts, events, strict=True)]
         good = sorted((i for i, es in enumerate(events) if any(e.slots for e in es)), key=lambda i: lengths[i])
+        if not good:
+            said = next((e.error for es in events for e in es if e.error), "no token came out")
+            raise JobFailed(
+                f"none of {len(events)} roll-outs gave anything ({said}); look at the prompts and at max_slots"
+            )
         pad = self.model.config.pad_token_id
         return [
             opd_batch([prompts[i][0] for i in g], [events[i] for i in g], pad, [prompts[i][1] for i in g])

@@ -38,6 +38,7 @@ class Samples:
                 for i, p in enumerate(self.prompts)
             )
         self.model.train(training)
+        self._cut(step)
         texts = []
         for i, prompt in enumerate(self.prompts):
             events = found[str(i)]
@@ -55,3 +56,9 @@ class Samples:
             texts.append(f"{row['prompt'][-200:]} → {row['text']}")
         self.ctx.emit("log", text=f"step {step}: {texts[0]}")
         return "\n\n".join(texts)
+
+    def _cut(self, step: int) -> None:
+        """Drop samples of this step and later ones, left by a training that this one repeats."""
+        if self.path.exists():
+            kept = [x for x in self.path.read_text().split("\n")[:-1] if json.loads(x)["step"] < step]
+            self.path.write_text("".join(x + "\n" for x in kept))
