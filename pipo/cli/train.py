@@ -11,8 +11,13 @@ from pipo.cli import options as o
 
 app = typer.Typer(help="Train a PIPO model: SFT on texts, OPD towards a teacher; merge adapters.", no_args_is_help=True)
 
-Model = Annotated[str, typer.Argument(help="Where training starts: a lab name, smollm2, or a model folder.")]
-Data = Annotated[Path, typer.Option("--data", help="JSONL with prompt and response, or with messages.")]
+Model = Annotated[
+    str | None, typer.Argument(help="Where training starts: a lab name, smollm2, or a model folder. Also as --model.")
+]
+ModelFlag = Annotated[str | None, typer.Option("--model", hidden=True)]
+Data = Annotated[
+    str, typer.Option("--data", help="JSONL with prompt and response, or with messages; or a lab task, e.g. lab-chain.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the trained model. [default: the job's own folder]")]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML with settings; --set goes before it.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. lr=1e-4; repeat.")]
@@ -30,8 +35,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the settings (swi
 
 @app.command()
 def sft(
-    model: Model,
     data: Data,
+    model: Model = None,
+    model_flag: ModelFlag = None,
     out: Out = None,
     recipe: Recipe = None,
     config: Config = None,
@@ -47,16 +53,21 @@ def sft(
     """Next-pair training of a regular model on prompts and responses."""
     from pipo.train.settings import SFTSettings, convert
 
-    given = settings(config, set_) | {"model": o.check_model(model), "seed": seed} | _files(data, out)
+    start = o.check_model(_one_of("MODEL", model, model_flag))
+    given = settings(config, set_) | {"model": start, "seed": seed} | _files(data, out)
     given |= _more("train-sft", recipe, resume, backend, processes)
     _submit("train-sft", convert(given, SFTSettings), json, detach, dry_run)
 
 
 @app.command()
 def opd(
-    model: Model,
-    teacher: Annotated[str, typer.Argument(help="A regular model: a lab name or a model folder.")],
     data: Data,
+    model: Model = None,
+    teacher: Annotated[
+        str | None, typer.Argument(help="A regular model: a lab name or a model folder. Also as --teacher.")
+    ] = None,
+    model_flag: ModelFlag = None,
+    teacher_flag: Annotated[str | None, typer.Option("--teacher", hidden=True)] = None,
     out: Out = None,
     recipe: Recipe = None,
     config: Config = None,
@@ -72,7 +83,11 @@ def opd(
     """On-policy distillation of a PIPO model towards a teacher."""
     from pipo.train.settings import OPDSettings, convert
 
-    given = settings(config, set_) | {"model": o.check_model(model), "teacher": o.check_model(teacher), "seed": seed}
+    if model_flag is not None and teacher is None:
+        model, teacher = None, model or teacher_flag  # with --model the only argument left is the teacher
+        teacher_flag = None
+    start, judge = _one_of("MODEL", model, model_flag), _one_of("TEACHER", teacher, teacher_flag)
+    given = settings(config, set_) | {"model": o.check_model(start), "teacher": o.check_model(judge), "seed": seed}
     given |= _files(data, out) | _more("train-opd", recipe, resume, backend, processes)
     _submit("train-opd", convert(given, OPDSettings), json, detach, dry_run)
 
@@ -99,12 +114,43 @@ def merge(
     run_job("train-merge", spec, as_json=json, detach=detach, show=plain)
 
 
-def _files(data: Path, out: Path | None) -> dict[str, Any]:
+def _one_of(name: str, argument: str | None, flag: str | None) -> str:
+    """A value that may stand as an argument or behind a flag. Raises BadInput where it is missing or there twice."""
     from pipo.errors import BadInput
 
-    if not data.expanduser().is_file():
-        raise BadInput(f"{data} is not a file; name a JSONL file with --data")
-    return o.without_none(data=str(data.expanduser().absolute()), out=o.check_out(out))
+    if (argument is None) == (flag is None):
+        raise BadInput(
+            f"{name} is {'missing' if flag is None else f'given twice, as {argument} and {flag}'}; name it once"
+        )
+    return argument or flag or ""
+
+
+def _files(data: str, out: Path | None) -> dict[str, Any]:
+    from pipo.errors import BadInput
+    from pipo.lab import TASKS
+
+    path = _lab_data(data) if data in TASKS else Path(data).expanduser().absolute()
+    if not path.is_file():
+        raise BadInput(f"{data} is not a file; name a JSONL file with --data, or one of {', '.join(TASKS)}")
+    return o.without_none(data=str(path), out=o.check_out(out))
+
+
+def _lab_data(task: str, rows: int = 4000) -> Path:
+    """Gold solutions of a lab task's training problems as a file, written once; prompts for OPD are in it too."""
+    import json
+
+    from pipo.config import paths
+    from pipo.lab.tasks import draw_many, task_named
+
+    path = paths().home / "data" / f"{task}-gold.jsonl"
+    if not path.exists():
+        low, high = task_named(task).train_levels
+        items = draw_many(task, "train", rows, list(range(low + 2, high + 1)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tmp = path.with_suffix(".tmp")
+        tmp.write_text("".join(json.dumps({"prompt": i.prompt, "response": i.solution}) + "\n" for i in items))
+        tmp.replace(path)
+    return path
 
 
 def _more(

@@ -132,6 +132,15 @@ def test_training_takes_toml_and_single_settings(pipo: Pipo, client: FakeClient,
     assert (spec["tuner"], spec["augmentation"]) == ("full", "shift"), "models of the lab get the lab's recipe"
     pipo("train", "opd", "lab/pipo-sft", "lab/teacher", "--data", data)
     assert client.submitted[1][1]["teacher"] == "lab/teacher"
+    pipo("train", "opd", "--model", "lab/pipo-sft", "--teacher", "lab/teacher", "--data", data)
+    pipo("train", "opd", "--model", "lab/pipo-sft", "lab/teacher", "--data", data)
+    assert client.submitted[1][1] == client.submitted[2][1] == client.submitted[3][1]
+    pipo("train", "sft", "--model", "lab/base", "--data", "lab-chain")
+    assert client.submitted[4][1]["model"] == "lab/base" and client.submitted[4][1]["data"].endswith(
+        "lab-chain-gold.jsonl"
+    )
+    assert "MODEL is missing" in pipo("train", "sft", "--data", data).err
+    assert "MODEL is given twice" in pipo("train", "sft", "lab/base", "--model", "lab/base", "--data", data).err
     assert pipo("train", "sft", "lab/base", "--data", data, "--set", "lr").code == 2
     assert pipo("train", "sft", "lab/base", "--data", str(tmp_path / "none")).code == 2
 
