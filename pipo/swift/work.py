@@ -18,7 +18,7 @@ from pipo.train.data import MicroBatch, PlannedSteps, collate_pairs
 from pipo.train.objectives import PipoSFT
 from pipo.train.opd import OPDBatch, Places
 from pipo.train.plan import groups_of
-from pipo.train.rollouts import EmbeddedRollouts, OnPolicy, Roller, ServedRollouts
+from pipo.train.rollouts import OnPolicy
 from pipo.train.samples import Samples
 from pipo.train.settings import OPDSettings, SFTSettings
 from pipo.train.student import Student, open_for_training
@@ -68,9 +68,8 @@ class SFTWork:
         collate = collate_pairs(self.pad, s.augmentation, s.rho_max, s.all_pad)
         self.steps = PlannedSteps(rows, self.plan, collate, s.seed)
         self.objective = PipoSFT(s.mtp_weight, s.confidence_weight, s.loss_chunk)
-        self.sample = Samples(
-            model, self.student.tokenizer, [r.prompt for r in self.kept_out or rows], folder, ctx
-        )  # fmt: skip
+        shown = [r.prompt for r in self.kept_out or rows]
+        self.sample = Samples(model, self.student.tokenizer, shown, folder, ctx, self.student.dtype)
 
     def share(self, step: int) -> list[MicroBatch]:
         mine = range(self.rank, len(self.plan.steps[step]), self.s.processes)
@@ -107,15 +106,13 @@ class OPDWork:
         self.prompts, self.kept_out = jobs.hold_out(
             prompts, [tuple(p) for p, _ in prompts], min(s.holdout, s.rollouts), s.seed
         )
-        self.roller: Roller = EmbeddedRollouts(model)
-        if s.engine == "sglang":
-            assert s.server is not None
-            self.roller = ServedRollouts(model, tokenizer, folder / "student", s.server, ctx)
+        self.roller = jobs.open_roller(s, self.student, [*self.prompts, *self.kept_out], folder, ctx)
         self.steps: OnPolicy = jobs.on_policy(s, model, self.roller, self.prompts, shard=(rank, s.processes))
         self.total = self.steps.total
         ctx.emit("log", text=f"opd: {jobs.describe(s, self.student, len(self.prompts), self.total)}")
         self.objective = jobs.opd_objective(s, teacher)
-        self.sample = Samples(model, tokenizer, [p for p, _ in self.kept_out or self.prompts], folder, ctx)
+        shown = [p for p, _ in self.kept_out or self.prompts]
+        self.sample = Samples(model, tokenizer, shown, folder, ctx, self.student.dtype)
 
     def share(self, step: int) -> list[OPDBatch]:
         return self.steps.pool(step, 0.0)[0]

@@ -107,13 +107,7 @@ def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     teacher = open_teacher(s, student)
     prompts = opd_prompts(s, tokenizer)
     prompts, kept_out = hold_out(prompts, [tuple(p) for p, _ in prompts], min(s.holdout, s.rollouts), s.seed)
-    context = pairs_of((p for p, _ in [*prompts, *kept_out]), s.max_slots)
-    roller: Roller = EmbeddedRollouts(model, min(64, s.rollouts), context, student.dtype)
-    if s.engine == "sglang":
-        server = s.server or ServerSettings()
-        if (why := unusable(server)) is not None:
-            raise BadInput(why)
-        roller = ServedRollouts(model, tokenizer, folder / "student", server, ctx, student.dtype)
+    roller = open_roller(s, student, [*prompts, *kept_out], folder, ctx)
     try:
         steps = on_policy(s, model, roller, prompts)
         ctx.emit("log", text=f"opd: {describe(s, student, len(prompts), steps.total)}")
@@ -125,6 +119,19 @@ def train_opd(s: OPDSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     finally:
         roller.close()
     return finish(s, student, folder, result, "opd", found)
+
+
+def open_roller(
+    s: OPDSettings, student: Student, prompts: list[tuple[list[int], str]], folder: Path, ctx: JobContext
+) -> Roller:
+    """What rolls out, with room for the longest of these prompts. Raises BadInput where SGLang cannot run here."""
+    if s.engine == "torch":
+        context = pairs_of((p for p, _ in prompts), s.max_slots)
+        return EmbeddedRollouts(student.model, min(64, s.rollouts), context, student.dtype)
+    server = s.server or ServerSettings()
+    if (why := unusable(server)) is not None:
+        raise BadInput(why)
+    return ServedRollouts(student.model, student.tokenizer, folder / "student", server, ctx, student.dtype)
 
 
 def on_policy(
