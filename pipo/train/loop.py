@@ -69,7 +69,9 @@ class Steps(Protocol):
 
 
 class Objective(Protocol):
-    """What is minimised. ``names``: the parts of the loss, for logs."""
+    """What is minimised. ``names``: the parts of the loss, for logs. ``memory``: numbers it carries between steps."""
+
+    memory: list[float]
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -121,7 +123,9 @@ class _Loop:
         self.model, self.batches, self.objective, self.s = model, batches, objective, settings
         self.ctx, self.note, self.sample = ctx, note, sample
         self.checkpoint = folder / "state.pt"
-        self.state = TrainState(model, make_optimizers(model, settings.optimizer, settings.weight_decay))
+        self.state = TrainState(
+            model, make_optimizers(model, settings.optimizer, settings.weight_decay), objective.memory
+        )
         if self.checkpoint.exists():
             self.state.load(self.checkpoint)
             ctx.emit("log", text=f"{note}: goes on from step {self.state.step}")

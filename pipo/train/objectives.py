@@ -70,6 +70,7 @@ class Regular:
 
     def __init__(self, mtp_weight: float = 0.3, chunk: int | None = None) -> None:
         self.mtp_weight, self.chunk = mtp_weight, chunk
+        self.memory: list[float] = []
 
     def counts(self, batch: MicroBatch) -> tuple[int, ...]:
         return int((batch.labels[:, 1:] >= 0).sum()), int((batch.labels[:, 2:] >= 0).sum())
@@ -97,6 +98,7 @@ class PipoSFT:
     def __init__(self, mtp_weight: float = 1.0, confidence_weight: float = 1.0, chunk: int | None = None) -> None:
         self.mtp_weight, self.confidence_weight, self.chunk = mtp_weight, confidence_weight, chunk
         self.tally = Tally()
+        self.memory: list[float] = []
 
     def counts(self, batch: MicroBatch) -> tuple[int, ...]:
         drafts = int((batch.labels[:, 3::2] >= 0).sum())

@@ -103,7 +103,7 @@ class OPD:
         self.confidence_weight, self.mtp_weight, self.temperature, self.chunk = (
             confidence_weight, mtp_weight, temperature, chunk,
         )  # fmt: skip
-        self.baselines = [0.0, 0.0]
+        self.memory = [0.0, 0.0]  # running means of the log ratio of both heads: baselines of ``sampled``
         self.tally = Tally()
 
     def counts(self, batch: OPDBatch) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ class OPD:
         def loss(logits_nV: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
             ids = places.ids[part]
             s, t = log_p(logits_nV), log_p(self.teacher.lm_head(teacher_NH[part]).float())
-            value = divergence_sum(s, t, ids, self.kind, self.top, self.baselines[head], self.beta)
+            value = divergence_sum(s, t, ids, self.kind, self.top, self.memory[head], self.beta)
             at = ids[:, None]
             said = s if self.temperature == 1 else log_p(logits_nV * self.temperature)
             extra = (opd_target(s, t, ids if sampled else None), said.gather(-1, at), (s - t).gather(-1, at))
@@ -150,7 +150,7 @@ class OPD:
         target, said, ratio = torch.cat(extras).T if extras else hidden_NH.new_zeros(3, 0)
         self._compare(head, said, places.logprobs.to(said.device))
         if self.kind == "sampled" and len(ratio):
-            self.baselines[head] = 0.9 * self.baselines[head] + 0.1 * float(ratio.mean())
+            self.memory[head] = 0.9 * self.memory[head] + 0.1 * float(ratio.mean())
         return total, target
 
     def _compare(self, head: int, mine_N: torch.Tensor, engine_N: torch.Tensor) -> None:

@@ -22,11 +22,14 @@ COUNTERS = ("step", "tokens", "pool", "place", "pool_size", "pool_progress", "se
 class TrainState:
     """A model in training with its optimizers and counters: what a checkpoint holds.
 
-    Only parameters that train are kept; the others are where training started from.
+    Only parameters that train are kept; the others are where training started from. ``memory``: numbers that the
+    objective carries from step to step, changed in place.
     """
 
-    def __init__(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
-        self.model, self.optimizers = model, optimizers
+    def __init__(
+        self, model: nn.Module, optimizers: list[torch.optim.Optimizer], memory: list[float] | None = None
+    ) -> None:
+        self.model, self.optimizers, self.memory = model, optimizers, memory if memory is not None else []
         self.step = self.tokens = self.pool = self.place = self.pool_size = 0
         self.pool_progress = self.seconds = 0.0
         self.saved_step = -1
@@ -39,6 +42,7 @@ class TrainState:
         state: dict[str, Any] = {k: getattr(self, k) for k in COUNTERS}
         state["model"] = {n: p.detach() for n, p in self._trained().items()}
         state["optimizers"] = [o.state_dict() for o in self.optimizers]
+        state["memory"] = list(self.memory)
         state["torch_rng"] = torch.get_rng_state()
         state["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         tmp = path.with_suffix(".tmp")
@@ -90,6 +94,7 @@ class TrainState:
                 mine[name].copy_(tensor)
         for o, s in zip(self.optimizers, state["optimizers"], strict=True):
             o.load_state_dict(s)
+        self.memory[:] = state["memory"]
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])

@@ -114,11 +114,16 @@ def test_an_adapter_without_its_parts_is_refused(house, trained, tmp_path):
                   LocalContext(tmp_path))  # fmt: skip
 
 
-def opd(house, trained, folder, **more):
+def opd(house, trained, folder, stop=None, **more):
+    def watch(kind, data):
+        if kind == "metric" and stop and data["step"] >= stop:
+            ctx.cancelled = True
+
     spec = {"model": trained[1]["model"], "teacher": str(house / "base"), "data": str(house / "data.jsonl"),
             "tokens": 600, "rollouts": 8, "micro_rows": 4, "max_slots": 8, "lora_rank": 4, "sample_every": 0,
             "thresholds": [0.5], "lora_dropout": 0.0, **more}  # fmt: skip
-    return run_opd(spec, LocalContext(folder))
+    ctx = LocalContext(folder, watch)
+    return run_opd(spec, ctx)
 
 
 @pytest.mark.parametrize("more", [{}, {"tuner": "full", "kl": "full"}, {"temperature": 0.7}, {"beta": 0.5}], ids=str)
@@ -131,6 +136,19 @@ def test_opd_compares_engine_and_trainer_every_step(house, trained, tmp_path, mo
         assert 0 < row["rollout_s"] and 0 < row["teacher_s"]
     assert {"kept", "pad_ratio", "finished", "slots"} <= {*rows[0]}
     assert load_model(result["model"]).is_pipo and 0 <= result["ece"] <= 1
+
+
+@pytest.mark.parametrize("kl", ["topk", "sampled"])
+def test_a_resumed_opd_is_bit_equal_to_an_uninterrupted_one(house, trained, tmp_path, kl):
+    spec = {"kl": kl, "tokens": 900, "tuner": "full", "lr": 1e-3}
+    whole = opd(house, trained, tmp_path / "whole", **spec)
+    with pytest.raises(Cancelled):
+        opd(house, trained, tmp_path / "cut", stop=2, **spec)
+    again = opd(house, trained, tmp_path / "cut", **spec)
+    assert again["steps"] == whole["steps"] > 3
+    models = [load_model(tmp_path / w / "model") for w in ("whole", "cut")]
+    for (name, a), b in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b), name
 
 
 def test_a_stale_engine_would_show_in_the_gap(house, trained, tmp_path, monkeypatch):
