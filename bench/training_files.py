@@ -14,7 +14,6 @@ import msgspec
 from bench import loading
 from pipo.config import paths
 from pipo.data.build import spread
-from pipo.data.cache import cache_file
 from pipo.data.lines import objects
 from pipo.data.rows import Report, Rows, read_prompts, read_rows
 from pipo.data.texts import ROWS, shape_of
@@ -50,7 +49,7 @@ def run_cache(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """Tokenise a training file into the cache, or find it there; returns its counts and the cache's path."""
     settings = loading.read_spec(spec, FileSpec, "data-cache")
     tokenizer = training_tokenizer(settings.model, settings.family)
-    found = _read(Path(settings.file), tokenizer, settings, paths().tokenised, ctx)
+    found = _read(Path(settings.file), tokenizer, settings, ctx, keep=True)
     assert found.cache is not None
     return {**_counts(found.report), "cache": str(found.cache), "bytes": found.cache.stat().st_size}
 
@@ -66,9 +65,7 @@ def run_show(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     tokenizer, path = training_tokenizer(settings.model, settings.family), Path(settings.file)
     if is_prompts(path):
         return _show_prompts(path, tokenizer, settings)
-    folder = paths().tokenised
-    known = path.is_file() and cache_file(folder, path, tokenizer, settings.thinking).is_file()
-    found = _read(path, tokenizer, settings, folder if known else None, ctx)
+    found = _read(path, tokenizer, settings, ctx, keep=False)
     lengths, responses = found.rows.lengths(), found.rows.response_lengths()
     return {
         "kind": "rows",
@@ -114,7 +111,7 @@ def _k(value: float) -> str:
     return f"{value / 1000:.1f}K" if value >= 1000 else f"{value:.0f}"
 
 
-def _read(path: Path, tokenizer: Any, settings: FileSpec, cache: Path | None, ctx: JobContext) -> Rows:
+def _read(path: Path, tokenizer: Any, settings: FileSpec, ctx: JobContext, keep: bool) -> Rows:
     total = _line_count(path) if path.is_file() else 0
 
     def tick(line: int) -> None:
@@ -122,8 +119,9 @@ def _read(path: Path, tokenizer: Any, settings: FileSpec, cache: Path | None, ct
         ctx.emit("progress", done=line, total=total, note=path.name)
 
     return read_rows(
-        path, tokenizer, max_length=settings.max_length, thinking=settings.thinking, cache=cache, tick=tick
-    )
+        path, tokenizer, max_length=settings.max_length, thinking=settings.thinking,
+        cache=paths().tokenised, keep=keep, tick=tick,
+    )  # fmt: skip
 
 
 def _line_count(path: Path) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 
 from pipo.data.lines import replace
 from pipo.data.packed import Packed
+from pipo.errors import BadRecord
 
 FORMAT = 1  # raise it when the same file gives other rows than before
 DTYPES = {"I32": np.int32, "I64": np.int64}
@@ -24,11 +24,14 @@ CHUNK = 1 << 22
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content. Raises BadRecord where it cannot be read."""
     found = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(CHUNK):
-            found.update(block)
+    try:
+        with open(path, "rb") as f:
+            while block := f.read(CHUNK):
+                found.update(block)
+    except OSError as e:
+        raise BadRecord(f"{path} cannot be read ({e.strerror}); name a training file that can be") from e
     return found.hexdigest()
 
 
@@ -52,32 +55,9 @@ def cache_file(folder: Path, path: Path, tokenizer: Any, thinking: bool | None) 
     return folder / f"{path.stem}-{fingerprint(path, tokenizer, thinking)}.safetensors"
 
 
-def cached(
-    folder: Path, path: Path, tokenizer: Any, thinking: bool | None, make: Callable[[], tuple[Packed, list[int]]]
-) -> tuple[Packed, list[int], Path]:
-    """Rows of a file from its cache under ``folder``, which ``make`` fills where there is none that is whole.
-
-    Returns:
-        The rows, the numbers of torn lines, and the cache file.
-
-    Raises:
-        BadInput: the cache cannot be written; and whatever ``make`` raises.
-    """
-    file = cache_file(folder, path, tokenizer, thinking)
-    mark = file.stem.rpartition("-")[2]
-    if (found := load(file, mark)) is not None:
-        return *found, file
-    packed, torn = make()
-    if not len(packed.lines):
-        return packed, torn, file  # nothing to keep; the reader says what is wrong with the file
-    store(file, mark, packed, torn)
-    return packed, torn, file
-
-
-def store(file: Path, mark: str, packed: Packed, torn: list[int]) -> None:
-    """Write a cache file, by rename."""
-
-    about = json.dumps({"fingerprint": mark, "torn": torn})
+def store(file: Path, packed: Packed, torn: list[int]) -> None:
+    """Write a cache file, by rename. Raises BadInput where it cannot be written."""
+    about = json.dumps({"fingerprint": _mark(file), "torn": torn})  # one value: the order of several is not fixed
 
     def fill(f: IO[bytes]) -> int:
         return f.write(save(packed.arrays(), {"about": about}))
@@ -85,7 +65,7 @@ def store(file: Path, mark: str, packed: Packed, torn: list[int]) -> None:
     replace(file, fill)
 
 
-def load(file: Path, mark: str) -> tuple[Packed, list[int]] | None:
+def load(file: Path) -> tuple[Packed, list[int]] | None:
     """The rows and torn lines of a cache file, ids mapped; None where it is absent, cut or another one's."""
     try:
         size = file.stat().st_size
@@ -95,7 +75,7 @@ def load(file: Path, mark: str) -> tuple[Packed, list[int]] | None:
                 return None
             header = json.loads(f.read(start - 8))
         about = json.loads(header.pop("__metadata__")["about"])
-        if about["fingerprint"] != mark or start + max(t["data_offsets"][1] for t in header.values()) != size:
+        if about["fingerprint"] != _mark(file) or start + max(t["data_offsets"][1] for t in header.values()) != size:
             return None
         arrays = {
             name: np.memmap(file, DTYPES[t["dtype"]], "r", start + t["data_offsets"][0], tuple(t["shape"]))
@@ -105,3 +85,8 @@ def load(file: Path, mark: str) -> tuple[Packed, list[int]] | None:
         return (packed, about["torn"]) if packed.is_whole() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _mark(file: Path) -> str:
+    """The fingerprint in a cache file's name."""
+    return file.stem.rpartition("-")[2]

@@ -63,28 +63,27 @@ class Prompts(list[list[int]]):
 
 def read_rows(
     path: Path, tokenizer: Any, *, max_length: int | None = None, thinking: bool | None = None,
-    cache: Path | None = None, tick: Callable[[int], None] = lambda line: None,
+    cache: Path | None = None, keep: bool = True, tick: Callable[[int], None] = lambda line: None,
 ) -> Rows:  # fmt: skip
     """Read and tokenise a training file.
 
     ``max_length``: rows with more tokens, prompt and response together, are left out and counted. ``thinking``: the
     chat template's ``enable_thinking``; None leaves it to the template. ``cache``: a folder where the tokenised rows
-    are kept and found again; the rows are the same with and without it. ``tick`` hears of the line that reading has
-    come to, from time to time; what it raises ends the reading.
+    are found again, and kept where ``keep`` is set; the rows are the same with and without it. ``tick`` hears of the
+    line that reading has come to, from time to time; what it raises ends the reading.
 
     Raises:
         BadInput: rows of messages and a tokenizer without a chat template; max_length below 2.
         BadRecord: no such file, no row that can be used, a row that is none (the message names file and line).
     """
     _check_length(max_length)
-    kept = None
-    if cache is not None and path.is_file():
-        packed, torn, kept = caches.cached(
-            cache, path, tokenizer, thinking, lambda: _pack(path, tokenizer, thinking, tick)
-        )
-    else:
-        packed, torn = _pack(path, tokenizer, thinking, tick)
-    return Rows(*_select(path, packed, torn, tokenizer, max_length), kept)
+    file = caches.cache_file(cache, path, tokenizer, thinking) if cache is not None and path.is_file() else None
+    found = None if file is None else caches.load(file)
+    packed, torn = found or _pack(path, tokenizer, thinking, tick)
+    rows, report = _select(path, packed, torn, tokenizer, max_length)
+    if file is not None and found is None and keep:
+        caches.store(file, packed, torn)
+    return Rows(rows, report, file if found or keep else None)
 
 
 def read_prompts(

@@ -46,6 +46,15 @@ def test_one_cache_serves_every_max_length(file: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_a_reader_that_keeps_nothing_takes_what_is_there(file: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    plain = read_rows(file, QWEN, cache=cache, keep=False)
+    assert plain.cache is None and not cache.exists()
+    made = read_rows(file, QWEN, cache=cache)
+    found = read_rows(file, QWEN, cache=cache, keep=False)
+    assert found.cache == made.cache and isinstance(found.rows.packed.ids, np.memmap) and same(plain, found)
+
+
 def test_what_rows_follow_from_makes_another_cache(file: Path, tmp_path: Path) -> None:
     other_template = chat_tokenizer(TEMPLATE.replace("'<think>\\n' + thought", "'<think>\\n' + thought + ' '"))
     other_end = chat_tokenizer()
@@ -85,7 +94,7 @@ def test_a_cache_that_holds_something_else_is_made_anew(file: Path, tmp_path: Pa
     bare = json.dumps({"__metadata__": {"about": json.dumps({"fingerprint": mark, "torn": []})}}).encode()
     for body in (b"{}", b"[1]", b'{"__metadata__": {"about": "{}"}}', bare):
         kept.write_bytes(len(body).to_bytes(8, "little") + body)
-        assert load(kept, mark) is None
+        assert load(kept) is None
         assert same(read_rows(file, QWEN), read_rows(file, QWEN, cache=tmp_path / "cache"))
 
 
