@@ -27,7 +27,8 @@ def counters(folder: Path) -> dict[str, Any]:
     """The counters of a checkpoint. Raises BadInput where it is none of ours, or was cut short."""
     try:
         found: dict[str, Any] = json.loads((folder / MARK).read_text())
-        return {"step": int(found["step"]), "tokens": int(found["tokens"]), "seconds": float(found["seconds"])}
+        whole = {"step": int(found["step"]), "tokens": int(found["tokens"]), "seconds": float(found["seconds"])}
+        return {**whole, "memory": [float(v) for v in found["memory"]]}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise BadInput(f"{folder} is no whole checkpoint of a PIPO training ({e}); name another, or start anew") from e
 

@@ -1,7 +1,7 @@
 """From settings to the command line of ms-swift, and back. Loads neither torch nor swift.
 
 Settings that ms-swift has a flag for travel as that flag, so that whoever knows ms-swift may change it there; the
-others lie in ``swift.json``, beside the ``plugin.py`` that ms-swift is told to import.
+others lie in ``settings.json``, beside the ``plugin.py`` that ms-swift is told to import.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipo.train.settings import OPDSettings, SFTSettings, TrainSettings
 
 VERSION = "4.6.0"
 SETTINGS, PLUGIN, OUTPUT, EVENTS, RESULT, STOP, LOG = (
-    "swift.json", "plugin.py", "swift", "events.jsonl", "result.json", "stop", "swift.log",
+    "settings.json", "plugin.py", "swift", "events.jsonl", "result.json", "stop", "swift.log",
 )  # fmt: skip
 BEGINS = "begins"  # the event of a process whose training begins
 TUNERS = {"lora": "pipo", "full": "full"}  # ours -> ms-swift's --tuner_type; "pipo" is registered by the plugin
@@ -46,7 +46,7 @@ from pathlib import Path
 
 from pipo.swift.registry import register
 
-register(Path(__file__).with_name("{settings}"))
+register("{stage}", Path(__file__).with_name("{settings}"))
 '''
 
 
@@ -148,6 +148,7 @@ def make_command(stage: Stage, s: Any, folder: Path, resume: Path | None = None)
         "optimizer": "pipo", "lr_scheduler_type": "cosine", "torch_dtype": "float32", "fp16": False, "bf16": False,
         "lazy_tokenize": True, "split_dataset_ratio": 0, "dataloader_num_workers": 0, "check_model": False,
         "add_version": False, "save_total_limit": 2, "report_to": "none", "ddp_find_unused_parameters": False,
+        "logging_first_step": False,
     }  # fmt: skip
     if on_cpu(s):
         flags["use_cpu"] = True
@@ -186,19 +187,19 @@ def check_no_code(model: Path) -> None:
 def write_files(stage: Stage, s: Any, folder: Path) -> None:
     """Write what the command reads: settings and plugin."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"stage": stage, **msgspec.to_builtins(s)}, indent=1)
+    text = json.dumps(msgspec.to_builtins(s), indent=1)
     (folder / SETTINGS).write_text(text + "\n")
-    (folder / PLUGIN).write_text(PLUGIN_TEXT.format(settings=SETTINGS))
+    (folder / PLUGIN).write_text(PLUGIN_TEXT.format(stage=stage, settings=SETTINGS))
 
 
-def read_settings(path: Path) -> tuple[Stage, Any]:
-    """Stage and settings as ``write_files`` left them. Raises BadInput that names the file and the key."""
+def read_settings(stage: Stage, path: Path) -> Any:
+    """Settings as ``write_files`` left them. Raises BadInput that names the file and the key."""
     try:
-        raw = json.loads(path.read_text())
-        stage = raw.pop("stage")
-        return stage, msgspec.convert(raw, STAGES[stage])
-    except (OSError, ValueError, KeyError, AttributeError, msgspec.ValidationError) as e:
-        raise BadInput(f"{path} does not hold settings of a training ({e}); `pipo train sft --help` names them") from e
+        return msgspec.convert(json.loads(path.read_text()), STAGES[stage])
+    except (OSError, ValueError, msgspec.ValidationError) as e:
+        raise BadInput(
+            f"{path} does not hold settings of a training ({e}); `pipo train {stage} --help` names them"
+        ) from e
 
 
 def settings_of(base: Any, args: Any, processes: int) -> Any:

@@ -26,7 +26,6 @@ from pipo.sglang import machine
 from pipo.swift import command as c
 from pipo.swift.checkpoint import latest
 from pipo.train import resume
-from pipo.train.settings import OPDSettings, SFTSettings, convert
 
 POLL_S = 0.2
 PATIENCE_S = 1800.0  # a stop waits for the step that runs, and for a checkpoint
@@ -35,16 +34,6 @@ RAISED = re.compile(r"^(?:\[rank\d+\]: ?)?pipo\.errors\.(\w+): (.*)")
 ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[\w.]+\.)?\w*(?:Error|Exception|SystemExit)\b.*)")
 NO_CAUSE = ("ChildFailedError", "CalledProcessError")  # torchrun says that somebody else failed
 MEMORY_SIGNS = ("OutOfMemoryError", "out of memory", "MemoryError")
-
-
-def run_sft(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
-    """The job ``train-sft-swift``."""
-    return run("sft", convert({**spec, "backend": "swift"}, SFTSettings), ctx.folder, ctx)
-
-
-def run_opd(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
-    """The job ``train-opd-swift``."""
-    return run("opd", convert({**spec, "backend": "swift"}, OPDSettings), ctx.folder, ctx)
 
 
 def run(stage: c.Stage, s: Any, folder: Path, ctx: JobContext) -> dict[str, Any]:
@@ -81,7 +70,7 @@ def prepare(stage: c.Stage, s: Any, folder: Path, ctx: JobContext) -> Path | Non
         start = latest(old / c.OUTPUT)
         if start is None:
             raise BadInput(f"{old} holds no checkpoint of ms-swift to resume from; leave --resume out to start anew")
-        check_same(s, old)
+        check_same(stage, s, old)
         for name in resume.FILES[1:]:
             if (old / name).exists():
                 shutil.copyfile(old / name, folder / name)
@@ -89,10 +78,9 @@ def prepare(stage: c.Stage, s: Any, folder: Path, ctx: JobContext) -> Path | Non
     return start
 
 
-def check_same(s: Any, old: Path) -> None:
+def check_same(stage: c.Stage, s: Any, old: Path) -> None:
     """Raise BadInput where the training in ``old`` had other settings; the first that differs is named."""
-    _, before = c.read_settings(old / c.SETTINGS)
-    mine, theirs = msgspec.to_builtins(s), msgspec.to_builtins(before)
+    mine, theirs = msgspec.to_builtins(s), msgspec.to_builtins(c.read_settings(stage, old / c.SETTINGS))
     for key in sorted(mine.keys() | theirs.keys()):
         a, b = mine.get(key), theirs.get(key)
         if key not in resume.FREE and a != b:

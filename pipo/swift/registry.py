@@ -32,15 +32,16 @@ class Registered:
 REGISTERED = Registered()
 
 
-def register(settings: Path | None = None) -> None:
+def register(stage: Stage = "sft", settings: Path | None = None) -> None:
     """Make ms-swift train PIPO. ``settings``: a file that pipo wrote; None takes ms-swift's flags and the paper's rest.
 
     Raises BadInput where the file does not hold settings.
     """
     if settings is not None:
-        REGISTERED.stage, REGISTERED.settings = read_settings(settings)
-        REGISTERED.folder = settings.parent
-        register_dataset(DatasetMeta(dataset_path=REGISTERED.settings.data, loader=NoRows), exist_ok=True)
+        REGISTERED.stage, REGISTERED.folder = stage, settings.parent
+        REGISTERED.settings = read_settings(stage, settings)
+        data = Path(REGISTERED.settings.data).expanduser().absolute()
+        register_dataset(DatasetMeta(dataset_path=str(data), loader=NoRows), exist_ok=True)
     register_model(
         ModelMeta("pipo", [], Loader, template="pipo", architectures=["PipoForCausalLM"]), exist_ok=True
     )  # fmt: skip

@@ -97,10 +97,17 @@ class PipoTrainer(Seq2SeqTrainer):
         self._set_rate(int(tokens))
         share += [self.work.blank() for _ in range(most - len(share))]
         self.parts = self._accumulate(model, share, tuple(max(1, int(t)) for t in totals))
+        self._share_memory()
         self.tokens += int(tokens)
         self.seconds += time.monotonic() - began
         # ms-swift logs the mean over processes
         return torch.tensor(sum(self.parts) * self.world, device=self.args.device)
+
+    def _share_memory(self) -> None:
+        """What the objective carries from step to step, such as a baseline, is the mean of all processes."""
+        memory = self.work.objective.memory
+        if memory and self.world > 1:
+            memory[:] = self._gather(memory).mean(0).tolist()
 
     def _accumulate(self, model: Any, share: list[Any], totals: tuple[int, ...]) -> list[float]:
         parts = [0.0] * len(self.work.objective.names)
@@ -220,6 +227,7 @@ class PipoTrainer(Seq2SeqTrainer):
             dist.barrier()
         if self.rank == 0:
             counters = {"step": self.state.global_step, "tokens": self.tokens, "seconds": self.seconds}
+            counters["memory"] = self.work.objective.memory
             checkpoint.complete(Path(self.state.last_model_checkpoint), counters)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -230,7 +238,7 @@ class PipoTrainer(Seq2SeqTrainer):
         if resume_from_checkpoint:
             found = checkpoint.counters(Path(resume_from_checkpoint))
             start, self.tokens, self.seconds = found["step"], found["tokens"], found["seconds"]
-            self.told = start
+            self.told, self.work.objective.memory[:] = start, found["memory"]
             self.ctx.emit("log", text=f"{self.work.note}: goes on from step {start}")
         if self.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)

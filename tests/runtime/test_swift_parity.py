@@ -164,7 +164,7 @@ def test_means_of_the_gate_are_those_of_all_processes(lora: Path, pair: Path) ->
 
 def test_flags_come_back_as_the_settings_they_were(full: tuple[Path, Path], pair: Path) -> None:
     for folder in (full[1], pair):
-        _, s = command.read_settings(folder / command.SETTINGS)
+        s = command.read_settings("sft", folder / command.SETTINGS)
         said = SimpleNamespace(**json.loads((folder / command.OUTPUT / "args.json").read_text()))
         assert command.settings_of(s, said, s.processes) == s
 

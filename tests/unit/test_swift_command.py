@@ -67,8 +67,8 @@ def test_what_ms_swift_has_no_flag_for_lies_in_the_settings_file(tmp_path: Path)
     words = command.make_command("sft", s, tmp_path).arguments
     command.write_files("sft", s, tmp_path)
     assert "0.125" not in words and "identity" not in words
-    assert command.read_settings(tmp_path / command.SETTINGS) == ("sft", s)
-    assert f'with_name("{command.SETTINGS}")' in (tmp_path / command.PLUGIN).read_text()
+    assert command.read_settings("sft", tmp_path / command.SETTINGS) == s
+    assert f'register("sft", Path(__file__).with_name("{command.SETTINGS}"))' in (tmp_path / command.PLUGIN).read_text()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_shown_command_is_what_a_shell_reads_and_its_files_are_there(tmp_pat
     assert words[:3] == ["NPROC_PER_NODE=2", "swift", "sft"]
     assert shlex.split(shlex.join(words)) == words
     plugin = Path(flags(words)["external_plugins"])
-    assert plugin.is_file() and command.read_settings(plugin.with_name(command.SETTINGS))[0] == "sft"
+    assert plugin.is_file() and command.read_settings("sft", plugin.with_name(command.SETTINGS)).processes == 2
     assert command.command(sft(tmp_path, processes=2)) == words, "the same settings have the same folder"
 
 
