@@ -55,7 +55,7 @@ def run(
     from pipo.cli.follow import run_job
     from pipo.errors import BadInput
 
-    text = sys.stdin.read().strip() if prompt == "-" else prompt
+    text = sys.stdin.read() if prompt == "-" else prompt  # as it is: chat prompts end with a newline
     if not text:
         raise BadInput("the prompt is empty; give at least one word")
     if "" in (stop or ()):
@@ -114,7 +114,7 @@ class _Stream:
         parts = [f"{result.get('tokens')} tokens in {result.get('slots')} slots, ended by {result.get('finish')}"]
         if result.get("kept_share") is not None:
             parts.append(f"{100 * result['kept_share']:.0f} % of {result.get('offered')} drafts kept")
-        if result.get("ttft_s") is not None and result.get("tpot_s") is not None:
+        if result.get("ttft_s") is not None and (result.get("tpot_s") or -1) > 0:
             first, later = 1000 * result["ttft_s"], 1000 * result["tpot_s"]
             parts.append(f"first token {first:.1f} ms, then {later:.1f} ms a token")
         note(" · ".join(parts))
