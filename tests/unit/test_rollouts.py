@@ -184,6 +184,13 @@ def test_records_are_copied_where_asked(home: Path, tmp_path: Path) -> None:
     assert samples(tmp_path / "out") == samples(tmp_path / "job")
 
 
+def test_a_place_that_cannot_be_copied_to_leaves_the_records_whole(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot copy the roll-outs to .*file/out .*; they are whole in .*job"):
+        rollouts.run(spec(home, limit=2, out=str(tmp_path / "file" / "out")), Context(tmp_path / "job"))
+    assert len(samples(tmp_path / "job")) == 2 * K and (tmp_path / "job" / "summary.json").exists()
+
+
 BAD = [
     ({"shard": "4/3"}, "shard '4/3' must read I/N with 1 <= I <= N"),
     ({"shard": "0/3"}, "shard '0/3' must read I/N"),
