@@ -107,7 +107,7 @@ def cache(
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
-    """Tokenise a training file once; training finds it by what is in it."""
+    """Tokenise a training file once and keep it; a change of file, tokenizer or thinking makes another."""
     from pipo.cli.follow import run_job
 
     run_job("data-cache", _spec(file, model, family, thinking=thinking), as_json=json, detach=detach, show=show_cache)
