@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -97,6 +98,16 @@ class PackedRows(Sequence[Row]):
         """Tokens of each row, prompt and response together, without making the rows."""
         counts: list[int] = (self.packed.starts[1:] - self.packed.starts[:-1])[self.chosen].tolist()
         return counts
+
+    def prompt_keys(self) -> list[int]:
+        """A number for each row's prompt, the same for the same ids, in every process."""
+        p = self.packed
+        spans = zip(p.starts[:-1][self.chosen], p.borders[self.chosen], strict=True)
+        return [int.from_bytes(blake2b(p.ids[a:b].tobytes(), digest_size=8).digest(), "big") for a, b in spans]
+
+    def pick(self, places: Sequence[int]) -> PackedRows:
+        """The rows at these places of this sequence, over the same arrays."""
+        return PackedRows(self.packed, self.name, self.chosen[np.asarray(places, np.int64)])
 
     def response_lengths(self) -> list[int]:
         """Tokens of each response."""

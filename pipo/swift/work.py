@@ -68,7 +68,7 @@ class SFTWork:
         collate = collate_pairs(self.pad, s.augmentation, s.rho_max, s.all_pad)
         self.steps = PlannedSteps(rows, self.plan, collate, s.seed)
         self.objective = PipoSFT(s.mtp_weight, s.confidence_weight, s.loss_chunk)
-        shown = [r.prompt for r in self.kept_out or rows]
+        shown = [r.prompt for r in self.kept_out or rows[:2]]
         self.sample = Samples(model, self.student.tokenizer, shown, folder, ctx, self.student.dtype)
 
     def share(self, step: int) -> list[MicroBatch]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipo.config import paths
+from pipo.data.packed import PackedRows
 from pipo.data.rows import Row, read_prompts, read_rows
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
@@ -20,7 +22,7 @@ from pipo.train.data import PlannedSteps, collate_pairs
 from pipo.train.loop import LoopSettings, train
 from pipo.train.objectives import PipoSFT
 from pipo.train.opd import OPD
-from pipo.train.plan import groups_of, make_plan
+from pipo.train.plan import Plan, groups_of, make_plan
 from pipo.train.resume import take_over
 from pipo.train.rollouts import EmbeddedRollouts, OnPolicy, Roller, ServedRollouts, pairs_of
 from pipo.train.samples import Samples
@@ -47,11 +49,16 @@ def loop_settings(s: TrainSettings, autocast: bool) -> LoopSettings:
     )  # fmt: skip
 
 
-def sft_rows(s: SFTSettings, tokenizer: Any, ctx: JobContext) -> tuple[list[Row], list[Row]]:
+def sft_rows(s: SFTSettings, tokenizer: Any, ctx: JobContext) -> tuple[PackedRows, list[Row]]:
     """Rows to train on and rows kept out, which have no prompt in common; says what was left out."""
-    found = read_rows(Path(s.data).expanduser(), tokenizer, max_length=s.max_length, thinking=s.thinking)
+    path = Path(s.data).expanduser()
+    found = read_rows(
+        path, tokenizer, max_length=s.max_length, thinking=s.thinking, cache=paths().tokenised, keep=False
+    )
     ctx.emit("log", text=f"data: {found.report}")
-    return hold_out(found.rows, [tuple(r.prompt) for r in found.rows], s.holdout, s.seed)
+    rows = found.rows
+    here, out = hold_out(range(len(rows)), rows.prompt_keys(), s.holdout, s.seed)
+    return rows.pick(here), list(rows.pick(out))
 
 
 def hold_out(rows: Sequence[Any], keys: Sequence[Any], most: int, seed: int) -> tuple[list[Any], list[Any]]:
@@ -71,10 +78,9 @@ def hold_out(rows: Sequence[Any], keys: Sequence[Any], most: int, seed: int) -> 
     return split
 
 
-def sft_plan(s: SFTSettings, rows: list[Row]) -> Any:
+def sft_plan(s: SFTSettings, rows: PackedRows) -> Plan:
     """The order of an SFT, which every engine of training follows."""
-    lengths = [len(r.prompt) + len(r.response) for r in rows]
-    return make_plan(lengths, micro_rows=s.micro_rows, micro_tokens=s.micro_tokens, accumulate=s.accumulate,
+    return make_plan(rows.lengths(), micro_rows=s.micro_rows, micro_tokens=s.micro_tokens, accumulate=s.accumulate,
                      epochs=s.epochs, tokens=s.tokens, seed=s.seed)  # fmt: skip
 
 
@@ -90,7 +96,7 @@ def train_sft(s: SFTSettings, folder: Path, ctx: JobContext) -> dict[str, Any]:
     collate = collate_pairs(model.config.pad_token_id, s.augmentation, s.rho_max, s.all_pad)
     objective = PipoSFT(s.mtp_weight, s.confidence_weight, s.loss_chunk)
     steps = PlannedSteps(rows, plan, collate, s.seed)
-    sample = Samples(model, tokenizer, [r.prompt for r in kept_out or rows], folder, ctx, student.dtype)
+    sample = Samples(model, tokenizer, [r.prompt for r in kept_out or rows[:2]], folder, ctx, student.dtype)
     result = train(model, steps, objective, loop_settings(s, student.autocast), folder, ctx, "sft", sample)
     groups = groups_of(list(range(len(kept_out))), [len(r.prompt) + len(r.response) for r in kept_out], s.micro_rows,
                        s.micro_tokens)  # fmt: skip

@@ -49,3 +49,27 @@ def test_held_out_rows_share_no_prompt_with_the_others():
     assert sorted(rest + out) == list(range(100)) and len(out) == 8, "a tenth at most, whole prompts"
     assert not {keys[i] for i in rest} & {keys[i] for i in out}
     assert hold_out(list(range(9)), list(range(9)), 64, 0)[1] == [] == hold_out([1] * 50, [1] * 50, 0, 0)[1]
+
+
+def test_rows_of_a_file_are_held_out_by_prompt_and_stay_packed(tmp_path):
+    from pipo.data.packed import PackedRows
+    from pipo.jobs import LocalContext
+    from pipo.lab.tokenizer import lab_tokenizer
+    from pipo.train.jobs import sft_plan, sft_rows
+    from pipo.train.settings import SFTSettings
+
+    lines = [
+        {"prompt": f"<bos> chain a = {i % 25 % 10} + {i % 25 // 10} ?", "response": f"{i % 10} <eos>"}
+        for i in range(100)
+    ]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    said = []
+    settings = SFTSettings(model="m", data=str(tmp_path / "d.jsonl"), micro_rows=2, accumulate=3, epochs=1)
+    rows, out = sft_rows(
+        settings, lab_tokenizer(), LocalContext(tmp_path, lambda kind, data: said.append(data["text"]))
+    )
+    assert isinstance(rows, PackedRows) and len(rows) == 92 and len(out) == 8 and "100 rows" in said[0]
+    assert not {tuple(r.prompt) for r in rows} & {tuple(r.prompt) for r in out}
+    assert len({r.source for r in [*rows, *out]}) == 100
+    assert rows.lengths() == [len(r.prompt) + len(r.response) for r in rows]
+    assert len(sft_plan(settings, rows).steps) == 92 // 6
