@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from pipo.config import child_environment
 from pipo.errors import BadRecord, Cancelled, JobFailed
 from pipo.jobs import LocalContext
-from pipo.lab.family import items
 from pipo.model import load_model
 from pipo.swift import command, launch
 from pipo.train import jobs
 from pipo.train.settings import OPDSettings, SFTSettings, convert
+from tests.runtime.swift_runs import Stopping, curve, embedded, furthest, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("swift-parity"), pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,10 +36,7 @@ CLOSE = 1e-3
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Solved problems of the lab: prompts and responses."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    drawn = items("lab-chain", "train", 2 * STEPS * ROWS * 4, levels=[3, 4, 5])
-    path.write_text("".join(json.dumps({"prompt": i.prompt, "response": i.solution}) + "\n" for i in drawn))
-    return path
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", 2 * STEPS * ROWS * 4)
 
 
 Settings = Callable[..., SFTSettings]
@@ -58,23 +55,6 @@ def settings(data: Path) -> Settings:
         return convert(given, SFTSettings)
 
     return make
-
-
-class Stopping(LocalContext):
-    """A context that is asked to stop once a step was logged."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(folder, self.hear)
-        self.step = step
-
-    def hear(self, kind: str, data: dict[str, Any]) -> None:
-        self.cancelled = self.cancelled or (kind == "metric" and data["step"] >= self.step)
-
-
-def embedded(s: SFTSettings, folder: Path) -> Path:
-    alone = SFTSettings(**{k: getattr(s, k) for k in s.__struct_fields__ if k not in ("backend", "processes")})
-    jobs.train_sft(alone, folder, LocalContext(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +90,6 @@ def pair(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
     launch.run("sft", settings(4, backend="swift", processes=2), folder, LocalContext(folder))
     return folder
-
-
-def curve(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def furthest(a: Path, b: Path, names: tuple[str, ...] = ("backbone_loss", "mtp_loss", "confidence_loss")) -> float:
-    """The largest difference between two curves' losses, step by step."""
-    one, two = curve(a), curve(b)
-    assert [r["step"] for r in one] == [r["step"] for r in two] == list(range(1, len(one) + 1))
-    assert [r["tokens"] for r in one] == [r["tokens"] for r in two]
-    return max(abs(x[n] - y[n]) for x, y in zip(one, two, strict=True) for n in names)
 
 
 def distance(a: Path, b: Path) -> float:
