@@ -76,14 +76,16 @@ def figure(run: LoadedRun) -> Any:
     axes = fig.subplots(height, min(COLUMNS, len(groups)), squeeze=False, sharex=True, sharey=True).flat
     for ax, (group, names) in zip(axes, groups.items(), strict=False):
         _levels(ax, run)
-        for name, look in looks(names).items():
+        for i, (name, look) in enumerate(looks(names).items()):
+            dodge = 0.7 * (i - (len(names) - 1) / 2)  # points side by side where rows keep the same share
             found = sorted(points(run, name), key=lambda p: p["kept_share"]["value"])
             values = [p["avg"] for p in found]
             ax.errorbar(
-                [100 * p["kept_share"]["value"] for p in found], [100 * v["value"] for v in values],
+                [100 * p["kept_share"]["value"] + dodge for p in found], [100 * v["value"] for v in values],
                 yerr=spread(values, 100), label=f"{name} ({_seeds(values[0]['seeds'])})", **look.line,
             )  # fmt: skip
         ax.set_title(group or "rows")
+        ax.set_ylim(bottom=0)
         ax.set_xlabel("kept share of drafts, %")
         ax.set_ylabel(f"avg@{run.k}, loose budget, %")
         ax.tick_params(labelbottom=True, labelleft=True)
@@ -120,7 +122,7 @@ def section(run: LoadedRun, figures: list[str]) -> list[str]:
             [
                 f"- **area**: {d['area']}.",
                 f"- **kept at no loss, against {s['reference']}**: {d['kept_reference']}.",
-                f"- **kept at no loss, against its own best**: {d['kept_best']}. *All* means every point of the row.",
+                f"- **kept at no loss, against its own best**: {d['kept_best']}.",
             ]
         ),
         f"### Rows, at threshold {THRESHOLD:g}",
