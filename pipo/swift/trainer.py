@@ -69,7 +69,6 @@ class PipoTrainer(Seq2SeqTrainer):
         self.loop = jobs.loop_settings(self.settings, self.student.autocast)
         self.rate, self.tokens, self.seconds, self.told, self.stopping = 0.0, 0, 0.0, 0, False
         self.parts: list[float] = []
-        self.trained = [p for p in self.student.model.parameters() if p.requires_grad]
         model.open(self.student, self.work.objective)
         args.max_steps = self.work.total or NO_END
         args.gradient_accumulation_steps, args.gradient_checkpointing = 1, False  # both are done here
