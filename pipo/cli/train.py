@@ -168,7 +168,7 @@ def _earlier(kind: str, resume: str) -> Path:
 
     jobs = sorted(paths().jobs.glob(f"*-{kind}*"))
     if resume == "last":
-        found = [j for j in jobs if (j / "state.pt").is_file()]
+        found = [j for j in jobs if (j / "state.pt").is_file() or any(j.glob("swift/checkpoint-*/pipo.json"))]
         if not found:
             raise BadInput(f"no {kind} job in {paths().jobs} has a checkpoint; leave --resume out to start anew")
         return found[-1]

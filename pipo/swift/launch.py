@@ -70,23 +70,13 @@ def prepare(stage: c.Stage, s: Any, folder: Path, ctx: JobContext) -> Path | Non
         start = latest(old / c.OUTPUT)
         if start is None:
             raise BadInput(f"{old} holds no checkpoint of ms-swift to resume from; leave --resume out to start anew")
-        check_same(stage, s, old)
+        before = c.read_settings(stage, old / c.SETTINGS)
+        resume.compare(msgspec.to_builtins(s), msgspec.to_builtins(before), old)
         for name in resume.FILES[1:]:
             if (old / name).exists():
                 shutil.copyfile(old / name, folder / name)
     c.write_files(stage, s, folder)
     return start
-
-
-def check_same(stage: c.Stage, s: Any, old: Path) -> None:
-    """Raise BadInput where the training in ``old`` had other settings; the first that differs is named."""
-    mine, theirs = msgspec.to_builtins(s), msgspec.to_builtins(c.read_settings(stage, old / c.SETTINGS))
-    for key in sorted(mine.keys() | theirs.keys()):
-        a, b = mine.get(key), theirs.get(key)
-        if key not in resume.FREE and a != b:
-            raise BadInput(
-                f"{old} was trained with {key} {b!r}, not {a!r}; a resumed training has the settings of the one before"
-            )
 
 
 def follow(command: c.Command, folder: Path, ctx: JobContext) -> None:

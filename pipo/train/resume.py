@@ -29,7 +29,7 @@ def take_over(s: TrainSettings, folder: Path, ctx: JobContext) -> None:
         old = Path(s.resume).expanduser()
         if not (old / "state.pt").is_file():
             raise BadInput(f"{old} holds no checkpoint (state.pt) to resume from; leave --resume out to start anew")
-        _compare(mine, old)
+        compare(mine, _settings_of(old), old)
         for name in FILES[1:]:
             if (old / name).exists():
                 shutil.copyfile(old / name, folder / name)
@@ -39,11 +39,15 @@ def take_over(s: TrainSettings, folder: Path, ctx: JobContext) -> None:
     (folder / SETTINGS).write_text(json.dumps(mine, indent=1) + "\n")
 
 
-def _compare(mine: dict[str, Any], old: Path) -> None:
+def _settings_of(old: Path) -> dict[str, Any]:
     try:
-        theirs = json.loads((old / SETTINGS).read_text())
+        return dict(json.loads((old / SETTINGS).read_text()))
     except (OSError, json.JSONDecodeError) as e:
         raise BadInput(f"{old / SETTINGS} cannot be read ({e}); the settings of that training are not known") from e
+
+
+def compare(mine: dict[str, Any], theirs: dict[str, Any], old: Path) -> None:
+    """Raise BadInput where the training in ``old`` had other settings; the first that differs is named."""
     for key in sorted(mine.keys() | theirs.keys()):
         a, b = mine.get(key), theirs.get(key)
         if key not in FREE and a != b:
