@@ -2,6 +2,8 @@
 
 Questions (items) are the units that are independent; samples of one item are not. So every standard error is taken
 over items. Intervals are 95% and use Student's t with items - 1 degrees of freedom unless a docstring says otherwise.
+Votes and whole pass@k curves are in bench/stats_votes.py, tests of paired differences, corrections and power in
+bench/stats_paired.py; docs/STATISTICS.md says how each was chosen and what its intervals cover.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -19,9 +22,10 @@ from pipo.errors import BadInput
 
 LEVEL = 0.95
 DRAWS = 2000
+EDGE_ITEMS = 5
 INTERVALS = (
-    "95%: Student t, standard errors clustered by question, differences paired by question; "
-    "times: bootstrap of the median over questions or trials, 2000 draws"
+    "95%: Student t, standard errors clustered by question, differences paired by question; shares: Wilson at the "
+    "effective number of samples; times: bootstrap of the median over questions or trials, 2000 draws"
 )
 Array = NDArray[np.float64]
 
@@ -95,19 +99,76 @@ def paired(values: Mapping[str, float], reference: Mapping[str, float]) -> Estim
     return mean([values[i] - reference[i] for i in common])
 
 
+def share(values: ArrayLike, weights: ArrayLike | None = None, *, most: float | None = None) -> Estimate:
+    """Mean of shares in [0, 1], one an item, with an interval that holds near 0 and 1 too (docs/STATISTICS.md).
+
+    Wilson's interval at the effective number of samples p (1 - p) / se^2 (Korn and Graubard), se clustered by item,
+    with the quantile of Student's t. Where fewer than ``EDGE_ITEMS`` items lie off the nearer edge, se says little:
+    the effective number is at most the number of items there, as if samples of one item were all alike.
+
+    Args:
+        values: mean of each item, [n]. ``weights``: its number of samples, [n], default alike.
+        most: samples that all items have together, the largest effective number; default n.
+    """
+    x = np.asarray(values, dtype=float)
+    b = np.ones(x.size) if weights is None else np.asarray(weights, dtype=float)
+    if x.size and (x.min() < 0 or x.max() > 1):
+        raise BadInput(f"a share lies in [0, 1]; these reach from {x.min():g} to {x.max():g}")
+    plain = ratio(x * b, b)
+    n, p, se = plain.n, min(1.0, max(0.0, plain.value)), plain.se
+    if se is None:
+        return plain
+    most = max(float(n), n if most is None else most)
+    size = min(most, p * (1 - p) / se**2) if se > 1e-12 else most
+    if min(int((x > 0).sum()), int((x < 1).sum())) < EDGE_ITEMS:
+        size = min(size, n)
+    q = t_quantile(0.5 + LEVEL / 2, n - 1)
+    centre = (p + q * q / (2 * size)) / (1 + q * q / size)
+    half = q / (1 + q * q / size) * math.sqrt(p * (1 - p) / size + (q / (2 * size)) ** 2)
+    return Estimate(p, se, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
 def combine(parts: Sequence[Estimate]) -> Estimate:
-    """Unweighted mean of independent estimates (tasks); t interval with Welch-Satterthwaite degrees of freedom."""
+    """Unweighted mean of independent estimates (tasks); t interval with Welch-Satterthwaite degrees of freedom.
+
+    Each side of the interval is made of the parts' own sides (square-and-add, Zou and Donner), so lopsided intervals
+    stay so; of plain t intervals it is the usual one.
+    """
     if not parts:
         raise BadInput("mean over no tasks; name at least one")
     value, n = float(np.mean([p.value for p in parts])), sum(p.n for p in parts)
     if len(parts) == 1:
         return parts[0]
-    variances = [(p.se**2, p.n - 1) for p in parts if p.se is not None]
-    if len(variances) < len(parts):
+    if any(p.se is None for p in parts):
         return Estimate(value, n=n)
-    total = sum(v for v, _ in variances)
-    spread = sum(v * v / dof for v, dof in variances)
-    return _with_t(value, math.sqrt(total) / len(parts), n, total * total / spread if spread > 0 else n - len(parts))
+    (down, dof_down), (up, dof_up) = _side(parts, "low"), _side(parts, "high")
+    q = 0.5 + LEVEL / 2
+    return Estimate(
+        value, math.sqrt(sum((p.se or 0.0) ** 2 for p in parts)) / len(parts),
+        value - t_quantile(q, dof_down) * down, value + t_quantile(q, dof_up) * up, n,
+    )  # fmt: skip
+
+
+def _side(parts: Sequence[Estimate], side: str) -> tuple[float, float]:
+    """Standard error and degrees of freedom of the mean of independent estimates towards one end of the interval."""
+    q = 0.5 + LEVEL / 2
+    variances = [(abs(getattr(p, side) - p.value) / t_quantile(q, p.n - 1)) ** 2 for p in parts]
+    total, spread = sum(variances), sum(v * v / (p.n - 1) for v, p in zip(variances, parts, strict=True))
+    dof = total * total / spread if spread > 0 else sum(p.n for p in parts) - len(parts)
+    return math.sqrt(total) / len(parts), dof
+
+
+def p_value(parts: Sequence[Estimate]) -> float | None:
+    """Two-sided p of "the mean of these (paired differences, a task each) is 0"; below 0.05 where the interval of
+    ``combine`` leaves out 0. None where a part has no interval, or all of them have no width around 0.
+    """
+    if not parts or any(p.se is None for p in parts):
+        return None
+    value = float(np.mean([p.value for p in parts]))
+    se, dof = _side(parts, "low" if value > 0 else "high")
+    if se == 0:
+        return None if value == 0 else 0.0
+    return t_tail(value / se, dof)
 
 
 def _with_t(value: float, se: float, n: int, dof: float) -> Estimate:
@@ -115,24 +176,52 @@ def _with_t(value: float, se: float, n: int, dof: float) -> Estimate:
     return Estimate(value, se, value - half, value + half, n)
 
 
-@lru_cache(maxsize=1024)
+def t_tail(t: float, dof: float) -> float:
+    """P(|T| >= |t|) of Student's t, dof > 0 (real): the incomplete beta function, as a continued fraction."""
+    x, a, b = dof / (dof + t * t), dof / 2, 0.5
+    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    if x in (0.0, 1.0):
+        return x
+    front = math.exp(scale + a * math.log(x) + b * math.log1p(-x))
+    if x < (a + 1) / (a + b + 2):
+        return front * _fraction(x, a, b) / a
+    return 1.0 - front * _fraction(1 - x, b, a) / b
+
+
+def _fraction(x: float, a: float, b: float) -> float:
+    """Continued fraction of the incomplete beta function, evaluated from the front (Lentz)."""
+    tiny = 1e-300
+    c, d = 1.0, 1.0 / (1 - (a + b) * x / (a + 1) or tiny)
+    value = d
+    for m in range(1, 500):
+        for step in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1.0 / (1 + step * d or tiny)
+            c = 1 + step / c or tiny
+            value *= c * d
+        if abs(c * d - 1) < 1e-14:
+            break
+    return value
+
+
+@lru_cache(maxsize=65536)
 def t_quantile(p: float, dof: float) -> float:
-    """Quantile of Student's t, 0.5 <= p < 1, dof > 0 (real), to 1e-6: the density is integrated, then bisected."""
-    nodes, weights = np.polynomial.legendre.leggauss(64)
+    """Quantile of Student's t, 0.5 <= p < 1, dof > 0 (real), to 1e-8.
+
+    Newton from the normal quantile, which lies below: the distribution function is concave there, so no step goes
+    too far.
+    """
     log_scale = math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - 0.5 * math.log(dof * math.pi)
-
-    def below(angle: float) -> float:  # P(0 < T < sqrt(dof) tan(angle)); in the angle the density is cos^(dof-1)
-        theta = angle / 2 * (nodes + 1)
-        density = np.exp(log_scale + 0.5 * math.log(dof) + (dof - 1) * np.log(np.cos(theta)))
-        return float(angle / 2 * (weights * density).sum())
-
-    low, high = 0.0, math.pi / 2
-    if dof > 200:  # the mass sits near 0; a narrow bracket keeps the 64 nodes where it is
-        high = math.atan(40 / math.sqrt(dof))
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < p - 0.5 else (low, middle)
-    return math.sqrt(dof) * math.tan((low + high) / 2)
+    t = NormalDist().inv_cdf(p)
+    for _ in range(200):
+        density = math.exp(log_scale - (dof + 1) / 2 * math.log1p(t * t / dof))
+        step = (0.5 * t_tail(t, dof) - (1 - p)) / density
+        t += step
+        if abs(step) <= 1e-10 * max(1.0, t):
+            break
+    return t
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
