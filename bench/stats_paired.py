@@ -110,8 +110,16 @@ def mcnemar(solved: Sequence[bool], reference: Sequence[bool]) -> McNemar:
     """Exact McNemar test on paired verdicts, one a question: a fair coin decided each question that only one solved."""
     if len(solved) != len(reference):
         raise BadInput(f"{len(solved)} and {len(reference)} verdicts; both sides need the same questions")
-    a = sum(bool(s) and not r for s, r in zip(solved, reference, strict=True))
-    b = sum(bool(r) and not s for s, r in zip(solved, reference, strict=True))
+    pairs = list(zip(solved, reference, strict=True))
+    return _exact(sum(bool(s) and not r for s, r in pairs), sum(bool(r) and not s for s, r in pairs))
+
+
+def mcnemar_of(tasks: Sequence[McNemar]) -> McNemar:
+    """The test on the questions of several tasks together."""
+    return _exact(sum(t.only for t in tasks), sum(t.only_reference for t in tasks))
+
+
+def _exact(a: int, b: int) -> McNemar:
     tail = sum(math.comb(a + b, i) for i in range(min(a, b) + 1))
     return McNemar(a, b, min(1.0, 2 * tail / 2 ** (a + b)))
 

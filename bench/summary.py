@@ -1,9 +1,8 @@
 """Records -> summary.json of the comparing jobs (compare, eval, ablate-threshold). Torch-free; no generation here.
 
 Everything is a plain dict. An *estimate* is ``{"value", "se", "low", "high", "n"}``: a mean, its standard error
-clustered by question (item), the 95% interval (Student t over items) and the number of items; each may be None
-(se, low, high where n < 2). Where all items scored the same the interval has no width, which says little for few items.
-Shares and quality are fractions in [0, 1], times are seconds.
+clustered by question (item), the 95% interval (docs/STATISTICS.md) and the number of items; each may be None (se,
+low, high where n < 2). Shares and quality are fractions in [0, 1], times are seconds.
 
 summary.json of ``compare`` and ``eval``::
 
@@ -20,6 +19,9 @@ A *row* is one variant x task x budget; task "overall" is the mean over tasks (t
     items, samples, failed (count: engine errors), batch,
     avg            estimate: share of samples that are right (avg@k)
     pass           {"1": estimate, "2": ..., "4": ...}: unbiased pass@k
+    pass_all       [estimate]: unbiased pass@1, pass@2, ... up to the samples that every item has
+    maj            as pass: chance that the most frequent answer of k samples is right; None where right samples have no
+                   answer to count (code)
     truncated      estimate: share of samples cut by the budget (they count as wrong)
     slots          estimate: mean slots a sample within the budget
     tokens         estimate: mean real tokens a sample within the budget (no PADs)
@@ -36,7 +38,12 @@ A *row* is one variant x task x budget; task "overall" is the mean over tasks (t
 A *difference* is paired by item, variant minus reference::
 
     variant, reference, task, budget, metric ("avg" | "pass@1" | "pass@2" | "pass@4" | "slots" | "tokens"),
-    value, se, low, high, n
+    value, se, low, high, n, p (two-sided, of that interval's kind), bootstrap_low, bootstrap_high (paired, by question)
+    mcnemar        {"only", "only_reference", "p"}: questions that one side alone solved with its first k samples, exact
+                   test; avg: first sample; None for slots and tokens
+    power          {"points", "power", "questions", "k", "samples", "detectable"} where quality is not settled: what a
+                   difference of ``points`` would need (bench/stats_paired.py, needs); else None
+    p_holm, p_bh   p corrected for all differences of this metric, over all tasks or in single ones (bench/compared.py)
 
 summary.json of ``ablate-threshold`` (made in ablations/threshold.py) has the same head and ``points`` instead of rows::
 
@@ -73,9 +80,9 @@ from typing import Any
 
 import msgspec
 
-from bench import acceptance, stats
+from bench import acceptance, compared, stats, votes
 from bench.record import Record, Run, SampleRecord, ThroughputRecord, Variant
-from bench.scoring import Items, by_item, item_values, metrics, task_parts
+from bench.scoring import Items, by_item, metrics, task_parts
 from bench.stats import Estimate
 from bench.timing import TPOT_TOKENS, first_step_end, tpot
 from pipo.engine.types import Method
@@ -133,7 +140,11 @@ def rows_of(run: Run, variant: Variant, records: Sequence[Record], pass_at: Sequ
     }
     out: list[Row] = []
     for budget in BUDGETS:
-        parts = [task_parts(variant.method, grouped[variant.name, t], run.budgets[t][budget], pass_at) for t in tasks]
+        parts = [
+            task_parts(variant.method, grouped[variant.name, t], run.budgets[t][budget], pass_at)
+            | votes.shares(grouped[variant.name, t], run.budgets[t][budget], pass_at)
+            for t in tasks
+        ]
         rows = [
             {
                 **head,
@@ -161,8 +172,12 @@ def _whole_runs(items: Items, variant: Variant, speed: list[ThroughputRecord]) -
 
 
 def _plain(parts: dict[str, Estimate | None], pass_at: Sequence[int]) -> Row:
-    plain = {name: e.plain() if e else None for name, e in parts.items()}
+    plain: Row = {name: e.plain() if e else None for name, e in parts.items()}
     plain["pass"] = {str(k): plain.pop(f"pass@{k}") for k in pass_at}
+    maj = {str(k): plain.pop(f"maj@{k}") for k in pass_at}
+    plain["maj"] = maj if all(maj.values()) else None
+    whole = sorted((name for name in plain if name.startswith("all@")), key=lambda name: int(name[4:]))
+    plain["pass_all"] = [plain.pop(name) for name in whole]
     return plain
 
 
@@ -179,7 +194,7 @@ def _overall(head: Row, budget: str, rows: list[Row], parts: list[dict[str, Any]
     return {
         **head, "task": OVERALL, "budget": budget, "budget_slots": None, "batch": rows[0]["batch"],
         **{key: sum(r[key] for r in rows) for key in ("items", "samples", "failed")},
-        **_plain({name: mean_of(name) for name in parts[0]}, pass_at),
+        **_plain({name: mean_of(name) for name in parts[0] if all(name in p for p in parts)}, pass_at),
         **{name: mean_time(name) for name in ("ttft_s", "first_pair_s", "tpot16_s", "tpot_s")},
     }  # fmt: skip
 
@@ -194,16 +209,17 @@ def differences(
         (pair, b, m) for pair in pairs for b in BUDGETS for m in metrics(pass_at)
     ):
         tasks = [t for t in run.budgets if (variant, t) in grouped and (reference, t) in grouped]
-        found = {
-            t: stats.paired(
-                *(item_values(grouped[name, t], metric, run.budgets[t][budget]) for name in (variant, reference))
-            )
-            for t in tasks
-        }
+        budgets = [run.budgets[t][budget] for t in tasks]
+        parts = [
+            compared.pair(grouped[variant, t], grouped[reference, t], metric, b)
+            for t, b in zip(tasks, budgets, strict=True)
+        ]
+        k = min((len(s) for t in tasks for s in grouped[variant, t].values()), default=0)
+        found = {t: compared.row([part], k) for t, part in zip(tasks, parts, strict=True)}
         if tasks:
-            found[OVERALL] = stats.combine(list(found.values()))
+            found[OVERALL] = compared.row(parts, k)
         head = {"variant": variant, "reference": reference, "budget": budget, "metric": metric}
-        out += [{**head, "task": task, **e.plain()} for task, e in found.items()]
+        out += [{**head, "task": task, **row} for task, row in found.items()]
     return out
 
 
@@ -231,9 +247,11 @@ def summarise(
     """The summary of a compare or eval run; see the module's docstring for its parts."""
     names = [v.name for v in run.variants]
     pairs = [(v, ref) for ref in references for v in names if v != ref]
+    gaps = differences(run, records, pairs, pass_at)
+    compared.correct(gaps)
     return {
         **head_of(run, records, k, pass_at),
         "references": list(references),
         "rows": [row for v in run.variants for row in rows_of(run, v, records, pass_at)],
-        "differences": differences(run, records, pairs, pass_at),
+        "differences": gaps,
     }
