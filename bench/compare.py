@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import engines, loading
 from bench.record import Variant
-from bench.session import SampleSpec, Session
+from bench.session import SampleSpec, Session, fixed_order
 from bench.summary import summarise
 from bench.variants import DEFAULT_VARIANTS, resolve_variants
 from pipo.engine.types import Method
@@ -74,5 +74,6 @@ def _measure(
         turns.sort(key=lambda turn: variants.index(turn[0]))
     for variant, task in turns:
         session.generate(variant, task)
-    summary = summarise(session.run, session.records(), k=settings.k, pass_at=session.pass_at, references=references)
+    records = fixed_order(session.records())
+    summary = summarise(session.run, records, k=settings.k, pass_at=session.pass_at, references=references)
     return session.finish(summary)

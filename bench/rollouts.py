@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -50,14 +50,16 @@ class RolloutSpec(SampleSpec, kw_only=True, frozen=True, forbid_unknown_fields=T
     questions: str
     method: Method | None = None
     levels: list[int] | None = None
-    shard: str | None = None
-    thinking: bool | None = None
     out: str | None = None
+    NEWER: ClassVar[tuple[str, ...]] = ("slice",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tasks is not None:
             raise BadInput(f"tasks {self.tasks}: roll-outs have questions instead; leave tasks out")
+        for key in ("slice", "data"):
+            if getattr(self, key) is not None:
+                raise BadInput(f"{key} {getattr(self, key)!r} has no effect on roll-outs; leave it out")
         if self.limit is not None and self.limit < 1:
             raise BadInput(f"limit {self.limit} must be at least 1; leave it out for all questions")
         if self.slots is not None and self.slots < 1:

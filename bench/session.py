@@ -5,17 +5,19 @@ compare, eval and the threshold study are three orders of calling ``Session.gene
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
-from bench import engines, loading, provenance, record
+from bench import engines, loading, prompts, provenance, record
 from bench.engines import EngineSpec
 from bench.loading import Loaded
 from bench.record import Record, Run, SampleRecord, Variant
 from bench.runner import Generation, Progress, finished
 from bench.scoring import check_pass_at
-from bench.tasks import Task, load_tasks
+from bench.tasks import Task, check_scored, fingerprint, load_tasks
+from pipo.data.benchmarks import parse_slice
+from pipo.data.questions import parse_shard
 from pipo.engine.types import Sampling
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
@@ -24,9 +26,12 @@ from pipo.jobs import JobContext
 class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Settings that sampled jobs share.
 
-    ``k``: samples an item. ``pass_at``: which pass@k to report. ``limit``: items a task. ``slots``: loose budget in
-    place of the tasks' own. ``max_batch``: most requests in the engine at once. ``family``: folder of a lab family that
-    ``lab/...`` and lab tasks mean; default the shipped one.
+    ``k``: samples an item. ``pass_at``: which pass@k to report. ``limit``: items a task. ``slice``: ``A:B``, only these
+    items of each task; ``shard``: ``I/N``, every N-th of them with the seeds that the whole run gives (bench/merge.py
+    puts shards together). ``slots``: loose budget in place of the tasks' own. ``thinking``: the chat template's
+    ``enable_thinking``; None leaves it to the template. ``data``: folder of benchmarks, default PIPO_DATA.
+    ``max_batch``: most requests in the engine at once. ``family``: folder of a lab family that ``lab/...`` and lab
+    tasks mean; default the shipped one.
     """
 
     tasks: list[str] | None = None
@@ -38,9 +43,17 @@ class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     sampling: Sampling = Sampling()
     max_batch: int = 64
     family: str | None = None
+    slice: str | None = None
+    shard: str | None = None
+    thinking: bool | None = None
+    data: str | None = None
+    # Unset they are left out of the settings, so that runs made before them can go on.
+    NEWER: ClassVar[tuple[str, ...]] = ("slice", "shard", "thinking")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        parse_slice(self.slice)
+        parse_shard(self.shard)
         if self.max_batch < 1:
             raise BadInput(f"max_batch {self.max_batch} must be at least 1")
         if self.seed < 0:
@@ -63,7 +76,11 @@ class Session:
         self.spec, self.variants, self.ctx = spec, variants, ctx
         provenance.check_folder(ctx.folder)
         self.pass_at = check_pass_at(spec.pass_at, spec.k)
-        self.tasks = tasks or load_tasks(spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family)
+        self.tasks = tasks or load_tasks(
+            spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family, part=spec.slice, shard=spec.shard,
+            data=spec.data,
+        )  # fmt: skip
+        check_scored(self.tasks)
         self.loaded: dict[tuple[str, str], Loaded] = {}
         engines.check_usable(spec)
         for v in variants:
@@ -82,6 +99,17 @@ class Session:
         drop_unfinished(self, self.done)
         total = len(variants) * sum(len(t.items) for t in self.tasks) * spec.k
         self.progress = Progress(ctx, total, len(self.done) * spec.k)
+        if tasks is None:
+            self._say()
+
+    def _say(self) -> None:
+        """What is worth knowing about the tasks and how each model is asked, once each."""
+        notes = [note for t in self.tasks for note in t.notes]
+        every = [i for t in self.tasks for i in t.items]
+        for (model, _), loaded in self.loaded.items():
+            notes.append(prompts.remark(every, loaded.tokenizer, self.spec.thinking, model) or "")
+        for text in dict.fromkeys(filter(None, notes)):
+            self.ctx.emit("log", text=text)
 
     def _key(self, variant: Variant) -> tuple[str, str]:
         """Torch's engine does all methods of a model, SGLang's one."""
@@ -90,13 +118,19 @@ class Session:
     def _open(self, kind: str) -> Run:
         marks = {name: loading.fingerprint(m.folder) for (name, _), m in self.loaded.items()}
         given = msgspec.to_builtins(self.spec)
-        del given["engine"], given["server"]
+        for key in ("engine", "server", "data"):  # where items lay does not matter, what they are does
+            del given[key]
+        for key in self.spec.NEWER:
+            if given[key] is None:
+                del given[key]
+        sources = {t.name: t.source for t in self.tasks if t.source}
         settings: dict[str, Any] = {
             "kind": kind,
             **given,
             **engines.engine_settings(self.spec),
             "variants": msgspec.to_builtins(self.variants),
-            "tasks": {t.name: provenance.settings_hash(msgspec.to_builtins({"items": t.items})) for t in self.tasks},
+            "tasks": {t.name: t.fingerprint or fingerprint(t.items) for t in self.tasks},
+            **({"benchmarks": sources} if sources else {}),
             "pass_at": self.pass_at,
             "fingerprints": marks,
         }
@@ -120,6 +154,7 @@ class Session:
         if not missing:
             return
         loaded = self.loaded[self._key(variant)]
+        missing = prompts.prepare(missing, loaded.tokenizer, self.spec.thinking, task.name)
         generation = self.generation(
             loaded.engine, loaded.tokenizer, variant, task, k=self.spec.k, seed=self.spec.seed,
             sampling=self.spec.sampling, max_batch=self.spec.max_batch, path=self.path,
@@ -130,6 +165,15 @@ class Session:
         """Write summary.json, the last file of a run; returns the summary."""
         record.write_json(self.ctx.folder / "summary.json", summary)
         return summary
+
+
+def fixed_order(records: list[Record]) -> list[Record]:
+    """Records in an order that does not depend on what finished first: sums and resampling come out the same."""
+
+    def key(r: Record) -> tuple[str, str, str, int]:
+        return (r.variant, r.task, r.item, r.sample) if isinstance(r, SampleRecord) else ("", "", "", 0)
+
+    return sorted(records, key=key)
 
 
 def drop_unfinished(session: Session, done: set[tuple[str, str, str]]) -> None:

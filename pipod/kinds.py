@@ -5,6 +5,7 @@ from __future__ import annotations
 KINDS = {
     "eval": "bench.compare:run_eval",
     "compare": "bench.compare:run",
+    "merge": "bench.merge:run",
     "latency": "bench.latency:run",
     "map": "bench.map:run",
     "generate": "bench.generate:run",

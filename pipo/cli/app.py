@@ -22,6 +22,7 @@ from pipo.cli import (
     models,
     report,
     serve,
+    tasks,
     train,
 )
 from pipo.errors import PipoError
@@ -56,7 +57,7 @@ def _root(
     pass
 
 
-for group in (daemon, engines, generate, serve, evaluate, draft_vocab):
+for group in (daemon, engines, generate, serve, evaluate, tasks, draft_vocab):
     group.register(app)
 groups = {"models": models, "data": data, "bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}
 for name, group in groups.items():

@@ -8,6 +8,7 @@ import typer
 
 from pipo.cli import bench_map as _map
 from pipo.cli import options as o
+from pipo.cli import tasks as t
 
 app = typer.Typer(help="Compare methods: quality and speed, or latency.", no_args_is_help=True)
 
@@ -18,6 +19,10 @@ def compare(
     task: o.Tasks = None,
     k: o.Samples = 4,
     limit: o.Limit = None,
+    slice: t.Slice = None,
+    shard: t.Shard = None,
+    thinking: t.Thinking = None,
+    data: t.Data = None,
     seed: o.Seed = 0,
     temperature: o.Temperature = None,
     top_k: o.TopK = None,
@@ -43,7 +48,7 @@ def compare(
     lab = o.check_family(family)
     spec = o.without_none(
         family=lab,
-        tasks=o.check_tasks(task),
+        **t.selection(task, slice, shard, thinking, data),
         sampling=o.check_sampling(temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty) or None,
         variants=o.parse_variants(variant, lab),
         **o.check_engine(engine, cpu_rig, devices, tp, dp, memory_fraction, radix_cache),
@@ -52,6 +57,21 @@ def compare(
         seed=seed,
     )
     run_job("compare", spec, as_json=json, detach=detach, show=show)
+
+
+@app.command()
+def merge(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="JOB|FOLDER...", help="All shards of one comparison or evaluation.")
+    ],
+    json: o.Json = False,
+    detach: o.Detach = False,
+) -> None:
+    """Put shards together into the run that they are parts of."""
+    from pipo.cli.follow import run_job
+    from pipo.cli.show import compare as show
+
+    run_job("merge", {"folders": t.run_folders(runs)}, as_json=json, detach=detach, show=show)
 
 
 @app.command()

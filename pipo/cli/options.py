@@ -13,7 +13,8 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Submit, print the job's number, do not wait.")]
 Tasks = Annotated[
-    list[str] | None, typer.Option("--task", help="A lab task, or a .jsonl or .toml file; repeat. [default: the lab's]")
+    list[str] | None,
+    typer.Option("--task", help="One of `pipo tasks`, or a .jsonl or .toml file; repeat. [default: the lab's]"),
 ]
 Samples = Annotated[int, typer.Option("--k", min=1, help="Samples per item; pass@k and avg@k use all of them.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items per task. [default: all]")]
@@ -71,20 +72,28 @@ def without_none(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None and value != []}
 
 
-def check_tasks(names: list[str] | None) -> list[str] | None:
-    """The tasks, each of the lab or an absolute path of a JSONL or TOML file. Raises BadInput naming the known ones."""
+def check_tasks(names: list[str] | None, data: Path | None = None) -> list[str] | None:
+    """The tasks, each a known name or an absolute path of a JSONL or TOML file. ``data``: where benchmarks lie.
+
+    Raises:
+        BadInput: an unknown name (the message lists the known ones), or a benchmark that is not here.
+    """
+    from pipo.data import benchmarks
     from pipo.errors import BadInput
     from pipo.lab import TASKS
 
     found = []
     for name in names or ():
-        if name in TASKS:
+        if name in benchmarks.NAMES:
+            benchmarks.find(benchmarks.shipped(name), data)
+        if name in (*TASKS, *benchmarks.NAMES):
             found.append(name)
         elif name.endswith((".jsonl", ".toml")):
             found.append(_existing(name, "--task"))
         else:
             raise BadInput(
-                f"unknown task {name!r}; tasks are {', '.join(TASKS)}, or the path of a .jsonl or .toml file"
+                f"unknown task {name!r}; tasks are {', '.join((*TASKS, *benchmarks.NAMES))}, or the path of a .jsonl "
+                "or .toml file"
             )
     if len(set(found)) < len(found):
         raise BadInput(f"a task is named twice in {', '.join(found)}; name each once")

@@ -63,8 +63,8 @@ def _folders(names: list[str]) -> list[Path]:
 def _folder_of(info: JobInfo) -> Path:
     from pipo.errors import BadInput
 
-    if info.kind.removesuffix("-swift") not in (*KINDS, "eval"):
-        raise BadInput(f"job {info.id} is of kind {info.kind}; a report needs {', '.join(KINDS)} or eval")
+    if info.kind.removesuffix("-swift") not in (*KINDS, "eval", "merge"):
+        raise BadInput(f"job {info.id} is of kind {info.kind}; a report needs {', '.join(KINDS)}, eval or merge")
     if info.state != "done":
         raise BadInput(f"job {info.id} is {info.state}; `pipo jobs wait {info.id}` shows how far it is")
     return Path(info.folder)

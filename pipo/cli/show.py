@@ -140,7 +140,8 @@ def plain(result: dict[str, Any]) -> None:
 
 
 BY_KIND = {
-    "compare": compare, "eval": compare, "latency": latency, "map": map_, "ablate-threshold": threshold,
+    "compare": compare, "eval": compare, "merge": compare,
+    "latency": latency, "map": map_, "ablate-threshold": threshold,
     "ablate-training": training, "rollouts": rollouts.show, "data-cache": data.show_cache, "data-show": data.show_file,
 }  # fmt: skip
 

@@ -29,19 +29,20 @@ def codeforces(row: dict[str, Any], where: str) -> Question | Skip:
         return Skip("interactive")
     if row.get("input_mode") not in (None, "stdio"):
         return Skip("reads files")
-    examples, tests = _tests(row, "examples"), _tests(row, "official_tests")
+    examples, tests = tests_of(row, "examples"), tests_of(row, "official_tests")
     if not (tests or examples):
         return Skip("no tests")
-    level = row.get("rating")
+    level, statement = row.get("rating"), f"{statement_of(row, examples)}\n\n{CLOSING}"
     return Question(
-        id=name, task="codeforces", messages=[{"role": "user", "content": _statement(row, examples)}],
+        id=name, task="codeforces", messages=[{"role": "user", "content": statement}],
         tests=tests or examples, checker=row.get("generated_checker") or None,
         level=int(level) if isinstance(level, int | float) else 0,
         time_limit=_number(row, "time_limit"), memory_limit=_number(row, "memory_limit"),
     )  # fmt: skip
 
 
-def _tests(row: dict[str, Any], field: str) -> list[dict[str, str]]:
+def tests_of(row: dict[str, Any], field: str) -> list[dict[str, str]]:
+    """The tests of a field, ``{"input", "output"}`` each; none where it is absent. Raises BadRow."""
     given = row.get(field) or []
     if not isinstance(given, list) or not all(isinstance(t, dict) for t in given):
         raise BadRow(f"field {field!r} is {short(given)}, not a list of tests")
@@ -55,8 +56,8 @@ def _number(row: dict[str, Any], field: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _statement(row: dict[str, Any], examples: list[dict[str, str]]) -> str:
-    """The problem as a contestant sees it: limits, statement, formats, examples, note."""
+def statement_of(row: dict[str, Any], examples: list[dict[str, str]]) -> str:
+    """The problem as a contestant sees it: limits, statement, formats, examples, note. Raises BadRow."""
     limits = [
         f"{word} limit: {value:g} {unit}"
         for word, field, unit in (("Time", "time_limit", "seconds"), ("Memory", "memory_limit", "megabytes"))
@@ -70,4 +71,4 @@ def _statement(row: dict[str, Any], examples: list[dict[str, str]]) -> str:
         pieces.append(f"Example {number}\nInput:\n{test['input'].rstrip()}\nOutput:\n{test['output'].rstrip()}")
     if row.get("note"):
         pieces.append(f"Note\n{text_of(row, 'note')}")
-    return "\n\n".join(p.strip() for p in [*pieces, CLOSING] if p.strip())
+    return "\n\n".join(p.strip() for p in pieces if p.strip())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +15,8 @@ import msgspec
 from pipo.errors import BadInput, BadRecord
 
 FEW = 5  # line numbers that a message or a report names
+BOM = b"\xef\xbb\xbf"
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 class Noted(msgspec.Struct):
@@ -41,21 +46,36 @@ def objects(path: Path, what: str, torn: Callable[[int], None] = lambda line: No
     Raises:
         BadRecord: no such file, or a line that is no JSON; the message names it.
     """
+    for number, line in raw_lines(path, what):
+        if not line.strip():
+            continue
+        try:
+            value = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            if not line.endswith(b"\n"):
+                torn(number)
+                return
+            raise BadRecord(f"{path}:{number}: {short(line)} is no JSON ({e}); {what}") from e
+        yield number, value
+
+
+def raw_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """(line number, bytes) of every line, cut at line feeds only; ``.gz`` and ``.xz`` files are unpacked on the way.
+
+    A byte order mark of UTF-8 at the beginning is left out.
+
+    Raises:
+        BadRecord: no such file, or a packed file that ends too early; the message names the last whole line.
+    """
     if not path.is_file():
         raise BadRecord(f"{path} is not a file; {what}")
+    number = 0
     try:
-        with open(path, "rb") as f:
-            for number, line in enumerate(f, 1):
-                if not line.strip():
-                    continue
-                try:
-                    value = msgspec.json.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as e:
-                    if not line.endswith(b"\n"):
-                        torn(number)
-                        return
-                    raise BadRecord(f"{path}:{number}: {short(line)} is no JSON ({e}); {what}") from e
-                yield number, value
+        with OPENERS.get(path.suffix, open)(path, "rb") as f:
+            for number, line in enumerate(f, 1):  # the last number is named below
+                yield number, line.removeprefix(BOM) if number == 1 else line
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as e:
+        raise BadRecord(f"{path}:{number}: unpacking fails behind this line ({e}); fetch the file again") from e
     except OSError as e:
         raise BadRecord(f"{path} cannot be read ({e.strerror}); {what}") from e
 

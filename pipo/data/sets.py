@@ -71,24 +71,37 @@ def dapo_math(row: dict[str, Any], where: str) -> Question | Skip:
 
 def gsm8k(row: dict[str, Any], where: str) -> Question | Skip:
     """``question``, and ``answer``: a solution whose last line is ``#### 1,234``."""
+    question, answer = gsm8k_pair(row)
+    return Question(id=place(where), task="gsm8k", messages=ask(question), answer=answer)
+
+
+def gsm8k_pair(row: dict[str, Any]) -> tuple[str, str]:
+    """Question and answer of a row of GSM8K. Raises BadRow."""
     question, solution = text_of(row, "question"), text_of(row, "answer")
     _, mark, answer = solution.rpartition("####")
     if not mark:
         raise BadRow(f"field 'answer' {short(solution)} has no '####' before the answer")
-    return Question(
-        id=place(where), task="gsm8k", messages=ask(question), answer=answer.strip().replace(",", "").lstrip("$")
-    )
+    return question, answer.strip().replace(",", "").lstrip("$")
 
 
 def math(row: dict[str, Any], where: str) -> Question | Skip:
     """``problem`` or ``question``, and ``expected_answer`` or ``answer`` (AIME, MATH-500 and the like)."""
-    question = text_of(row, "problem", "question")
-    known = {k: str(v) if isinstance(v, int | float) else v for k, v in row.items()}
-    answer = text_of(known, "expected_answer", "answer").strip()
+    question, answer = math_pair(row)
     if not question.strip() or not answer:
         return Skip("no question or no answer in it")
-    name = next((str(row[k]) for k in ("id", "unique_id") if row.get(k) is not None), place(where))
-    return Question(id=name, task="math", messages=ask(question), answer=answer)
+    return Question(id=name_of(row, where), task="math", messages=ask(question), answer=answer)
+
+
+def math_pair(row: dict[str, Any]) -> tuple[str, str]:
+    """Question and answer of a row of a math set; either may be empty. Raises BadRow."""
+    question = text_of(row, "problem", "question")
+    known = {k: str(v) if isinstance(v, int | float) else v for k, v in row.items()}
+    return question, text_of(known, "expected_answer", "answer").strip()
+
+
+def name_of(row: dict[str, Any], where: str, *fields: str) -> str:
+    """The id of a row: what stands in the first of these fields that is there, else its place."""
+    return next((str(row[k]) for k in fields or ("id", "unique_id") if row.get(k) is not None), place(where))
 
 
 def messages(row: dict[str, Any], where: str) -> Question | Skip:
