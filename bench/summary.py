@@ -45,6 +45,19 @@ A *difference* is paired by item, variant minus reference::
                    difference of ``points`` would need (bench/stats_paired.py, needs); else None
     p_holm, p_bh   p corrected for all differences of this metric, over all tasks or in single ones (bench/compared.py)
 
+``compare`` and ``eval`` also have, where there are records to make them from (bench/budget.py, bench/costs.py)::
+
+    curves       [{"variant", "task", "axis" ("slots" | "tokens" | "device_s"), "k", "fractions" (of the axis's end),
+                   "budgets" (None over tasks with different ones), "avg", "pass" (at k: each {"value",
+                   "low", "high"}, lists over budgets), "cut", "used" (mean of the axis a sample): lists}]
+    costs        [{"variant", "task", "budget", "right" (count), "slots", "tokens", "device_s" (each {"value", "low",
+                   "high"}: what was spent over the right answers; None where nothing was right, high None: no end)}]
+    cost_ratios  [{"variant", "reference", "task", "budget", "value", "low", "high"}]: device seconds a right answer,
+                   variant over reference: below 1 is cheaper
+    equal_time   [{"variant", "task", "seconds" (a question; None over tasks), "samples" (that fit in), "value", "low",
+                   "high"}]: pass with equal device seconds a question, under the loose budget
+    equal_time_differences   as equal_time, and "reference": paired by question
+
 summary.json of ``ablate-threshold`` (made in ablations/threshold.py) has the same head and ``points`` instead of rows::
 
     model, thresholds, matched ("per task": how keep_rate was chosen), points [...], differences [...]
@@ -80,7 +93,7 @@ from typing import Any
 
 import msgspec
 
-from bench import acceptance, compared, stats, votes
+from bench import acceptance, compared, costs, stats, votes
 from bench.record import Record, Run, SampleRecord, ThroughputRecord, Variant
 from bench.scoring import Items, by_item, metrics, task_parts
 from bench.stats import Estimate
@@ -254,4 +267,5 @@ def summarise(
         "references": list(references),
         "rows": [row for v in run.variants for row in rows_of(run, v, records, pass_at)],
         "differences": gaps,
+        **costs.spending(run, records, pairs, max(pass_at)),
     }
