@@ -11,6 +11,7 @@ import msgspec
 
 from bench import engines, loading, prompts, provenance, record
 from bench.engines import EngineSpec
+from bench.fit import fit
 from bench.loading import Loaded
 from bench.record import Record, Run, SampleRecord, Variant
 from bench.runner import Generation, Progress, finished
@@ -155,9 +156,12 @@ class Session:
             return
         loaded = self.loaded[self._key(variant)]
         missing = prompts.prepare(missing, loaded.tokenizer, self.spec.thinking, task.name)
+        said = fit(loaded.engine, loaded.tokenizer, missing, task.budgets["loose"], self.spec.max_batch)
+        if said is not None:
+            self.ctx.emit("log", text=f"{variant.name} on {task.name}: {said}")
         generation = self.generation(
             loaded.engine, loaded.tokenizer, variant, task, k=self.spec.k, seed=self.spec.seed,
-            sampling=self.spec.sampling, max_batch=self.spec.max_batch, path=self.path,
+            sampling=self.spec.sampling, max_batch=min(self.spec.max_batch, loaded.engine.max_batch), path=self.path,
         )  # fmt: skip
         generation.run(missing, self.ctx, self.progress)
 

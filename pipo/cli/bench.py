@@ -23,6 +23,7 @@ def compare(
     shard: t.Shard = None,
     thinking: t.Thinking = None,
     data: t.Data = None,
+    slots: o.Slots = None,
     seed: o.Seed = 0,
     temperature: o.Temperature = None,
     top_k: o.TopK = None,
@@ -54,6 +55,7 @@ def compare(
         **o.check_engine(engine, cpu_rig, devices, tp, dp, memory_fraction, radix_cache),
         k=k,
         limit=limit,
+        slots=slots,
         seed=seed,
     )
     run_job("compare", spec, as_json=json, detach=detach, show=show)
