@@ -38,6 +38,7 @@ class Graph:
         self.noun, self.again, self.keep_going, self.until, self.on_done = noun, again, keep_going, until, on_done
         self.running: dict[str, subprocess.Popen[str]] = {}
         self.failed: dict[str, str] = {}
+        self.waiting: set[str] = set()  # stages that could not be started yet
         self.lines: Queue[tuple[str, str | None]] = Queue()
 
     def done(self, stage: str) -> bool:
@@ -76,9 +77,18 @@ class Graph:
         ]  # fmt: skip
 
     def _start(self, stage: str) -> None:
-        log = open(self.folder / f"{stage}.err", "a")  # noqa: SIM115  closed when the process has its copy
-        process = subprocess.Popen(self.command(stage), stdout=subprocess.PIPE, stderr=log, text=True)
-        log.close()
+        """Start a stage; where the machine has no process left for it, it is tried again while others run."""
+        try:
+            with open(self.folder / f"{stage}.err", "a") as log:  # the process has its own copy
+                process = subprocess.Popen(self.command(stage), stdout=subprocess.PIPE, stderr=log, text=True)
+        except OSError as e:
+            why = f"{self.noun} {stage} cannot be started ({e.strerror})"
+            if not self.running:
+                raise JobFailed(f"{why}; {self.again}") from e
+            if stage not in self.waiting:
+                self.ctx.emit("log", text=f"{why}; tried again")
+            self.waiting.add(stage)
+            return
         self.running[stage] = process
         self.ctx.emit("log", text=f"{stage}: started")
         threading.Thread(target=self._read, args=(stage, process), daemon=True).start()

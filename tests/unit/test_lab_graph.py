@@ -74,6 +74,20 @@ def test_a_stage_that_ends_well_without_its_result_failed(tmp_path: Path) -> Non
         graph(tmp_path, {"a": ()}, ctx, {"a": "pass"}).run()
 
 
+def test_a_stage_that_cannot_be_started_is_tried_again_while_others_run(tmp_path: Path) -> None:
+    ctx, found = events(tmp_path)
+    one = graph(tmp_path, {"a": (), "b": ()}, ctx, {"a": "import time; time.sleep(1.5); " + DONE})
+    known = one.command
+    one.command = lambda stage: known(stage) if stage == "a" or one.done("a") else [str(tmp_path / "none")]
+    one.run()
+    assert one.done("b") and [d["text"] for _, d in found if "tried again" in str(d)] == [
+        "stage b cannot be started (No such file or directory); tried again"
+    ]  # fmt: skip
+    one.needs, one.command = {"c": ()}, lambda stage: [str(tmp_path / "none")]
+    with pytest.raises(JobFailed, match=r"stage c cannot be started \(No such file or directory\); give it again"):
+        one.run()
+
+
 def test_at_the_time_limit_what_runs_is_ended(tmp_path: Path) -> None:
     ctx, _ = events(tmp_path)
     one = graph(tmp_path, {"a": (), "b": ("a",)}, ctx, {"a": SLEEPS}, until=time.monotonic() + 1.5)
