@@ -98,6 +98,7 @@ def merge(
     model: Annotated[str, typer.Option("--model", help="The model that the adapter was trained on.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the merged model.")],
     layout: Annotated[str, typer.Option("--layout", help="pipo, or published: the names of the paper's.")] = "pipo",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto: as the model is stored.")] = "auto",
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -110,6 +111,7 @@ def merge(
         "model": o.check_model(model),
         "out": o.check_out(out),
         "layout": o.one_of("--layout", layout, ("pipo", "published")),
+        "dtype": o.one_of("--dtype", dtype, ("auto", "float32", "bfloat16")),
     }
     run_job("train-merge", spec, as_json=json, detach=detach, show=plain)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import torch
+from safetensors import safe_open
 
 from pipo.errors import BadModel
 from pipo.jobs import JobContext
@@ -18,12 +20,16 @@ from pipo.train.settings import convert
 
 
 class MergeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``adapter``: its folder. ``model``: what it was trained on. ``layout``: ours, or the published one."""
+    """``adapter``: its folder. ``model``: what it was trained on. ``layout``: ours, or the published one.
+
+    ``dtype``: of the merged weights; ``auto`` is what the model's own file has.
+    """
 
     adapter: str
     model: str
     out: str
     layout: Literal["pipo", "published"] = "pipo"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
@@ -35,8 +41,8 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     folder = Path(s.adapter)
     config, tensors = read_adapter(folder)
     kind = "linear" if any(n.startswith("compressor.linear.") for n in tensors) else "mlp"
-    model, tokenizer, notes = open_student(resolve_model(s.model), kind)  # type: ignore[arg-type]
     source = resolve_model(s.model)
+    model, tokenizer, notes = open_student(source, kind)  # type: ignore[arg-type]
     needed: tuple[str, ...] = ("compressor.", "confidence_head.")
     if read_text(source).get("compressor_type") is not None:
         needed = ()
@@ -45,7 +51,15 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     if needed and missing:
         raise BadModel(f"{folder}: the adapter has no {missing[0]} and {s.model} brings none; copy the adapter again")
     apply_adapter(model, config, tensors, folder)
-    save_model(model, Path(s.out), tokenizer, layout=s.layout)
+    dtype = stored_dtype(source) if s.dtype == "auto" else getattr(torch, s.dtype)
+    save_model(model, Path(s.out), tokenizer, dtype, layout=s.layout)
     parts = sum(n.endswith(".lora_A.weight") for n in tensors)
     ctx.emit("log", text=f"merged {parts} adapters and {len(tensors) - 2 * parts} tensors trained in full")
-    return {"model": s.out, "layout": s.layout, "adapters": parts}
+    return {"model": s.out, "layout": s.layout, "adapters": parts, "dtype": str(dtype).removeprefix("torch.")}
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """bfloat16 where a model folder's first weight is stored so, else float32."""
+    file = sorted(folder.glob("*.safetensors"))[0]
+    with safe_open(file, framework="pt") as f:
+        return torch.bfloat16 if f.get_slice(next(iter(f.keys()))).get_dtype() == "BF16" else torch.float32

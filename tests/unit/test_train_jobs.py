@@ -14,6 +14,7 @@ from pipo.model.testing import tiny_model
 from pipo.train.jobs import run_opd, run_sft
 from pipo.train.lora import layers
 from pipo.train.merge import run as run_merge
+from pipo.train.merge import stored_dtype
 from pipo.train.rollouts import EmbeddedRollouts
 from pipo.train.settings import OPDSettings, SFTSettings, convert
 
@@ -90,7 +91,9 @@ def test_merging_the_adapter_gives_the_model_that_training_wrote(house, trained,
     spec = {"adapter": result["adapter"], "model": str(house / "base")}
     done = run_merge({**spec, "out": str(tmp_path / "ours")}, LocalContext(tmp_path))
     run_merge({**spec, "out": str(tmp_path / "theirs"), "layout": "published"}, LocalContext(tmp_path))
-    assert done["adapters"] == 1 * 4 + 4 * 3 + 7
+    assert done["adapters"] == 1 * 4 + 4 * 3 + 7 and done["dtype"] == "float32"
+    half = run_merge({**spec, "out": str(tmp_path / "half"), "dtype": "bfloat16"}, LocalContext(tmp_path))
+    assert half["dtype"] == "bfloat16" and stored_dtype(tmp_path / "half") == torch.bfloat16
     from safetensors.torch import load_file
 
     names = load_file(tmp_path / "theirs" / "model.safetensors")
