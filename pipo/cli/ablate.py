@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipo.cli import options as o
+from pipo.cli import tasks as t
 
 app = typer.Typer(help="Studies that vary one thing.", no_args_is_help=True)
 
@@ -22,6 +23,9 @@ def threshold(
     task: o.Tasks = None,
     k: o.Samples = 4,
     limit: o.Limit = None,
+    slots: o.Slots = None,
+    thinking: t.Thinking = None,
+    data: t.Data = None,
     seed: o.Seed = 0,
     random: Annotated[
         bool, typer.Option("--random/--no-random", help="Also gate by coin flip at the same pad ratio.")
@@ -49,12 +53,13 @@ def threshold(
     lab = o.check_family(family)
     spec = o.without_none(
         family=lab,
-        tasks=o.check_tasks(task),
+        **t.selection(task, None, None, thinking, data),
         model=o.check_model(model, lab),
         **o.check_engine(engine, cpu_rig, devices, tp, dp, memory_fraction, radix_cache),
         thresholds=sorted(set(threshold)) if threshold else None,
         k=k,
         limit=limit,
+        slots=slots,
         seed=seed,
         random=random,
     )

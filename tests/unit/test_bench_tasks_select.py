@@ -157,6 +157,18 @@ def test_a_benchmark_runs_and_its_versions_are_in_the_run(home: Path, tmp_path: 
     assert rows_of(tmp_path / "run") == rows and again["items"] == {"math500": 3}, "where items lie does not matter"
 
 
+def test_a_shard_that_was_stopped_goes_on(home: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "math500.jsonl", *MATH)
+    settings = {**spec(home, "regular"), "tasks": ["math500"], "slots": 8, "data": str(tmp_path), "shard": "2/2"}
+    plain = compare.run(settings, Context(tmp_path / "plain"))
+    with pytest.raises(Cancelled):
+        compare.run(settings, Context(tmp_path / "stopped", cancel_at=14))
+    there = len(rows_of(tmp_path / "stopped"))
+    assert 0 < there < 4 * K, f"{there} samples: stopped too early or too late to test anything"
+    again = compare.run(settings, Context(tmp_path / "stopped"))
+    assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "plain") and quality(again) == quality(plain)
+
+
 def test_programs_are_refused_before_anything_is_generated(home: Path, tmp_path: Path) -> None:
     stub = {"task_id": "h/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(f): pass"}
     write_jsonl(tmp_path / "HumanEval.jsonl", stub)

@@ -125,6 +125,26 @@ def test_bad_rows_are_named_with_their_line(name: str, file: str, rows: list[Any
     assert file in str(e.value)
 
 
+def test_parquet_as_the_hub_has_it(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow, which pipo does not ask for")
+    import pandas
+
+    mmlu, gsm8k = tmp_path / "TIGER-Lab/MMLU-STEM/data", tmp_path / "openai/gsm8k/main"
+    for folder in (mmlu, gsm8k):
+        folder.mkdir(parents=True)
+    pandas.DataFrame([MMLU, {**MMLU, "answer": 0}]).to_parquet(mmlu / "test-00000-of-00001.parquet")
+    pandas.DataFrame([{"question": "q", "answer": "#### 4"}]).to_parquet(gsm8k / "test-00000-of-00001.parquet")
+    pandas.DataFrame([{"question": "q", "answer": "#### 5"}]).to_parquet(gsm8k / "train-00000-of-00001.parquet")
+    assert [a.entry.gold for a in load("mmlu-stem", tmp_path).items] == ["B", "A"]
+    assert [a.entry.gold for a in load("gsm8k", tmp_path).items] == ["4"]
+    pandas.DataFrame([MMLU, {**MMLU, "answer": 5}]).to_parquet(mmlu / "test-00000-of-00001.parquet")
+    with pytest.raises(BadRecord, match=r"parquet: row 1: no gold: choice 5 of 2"):
+        load("mmlu-stem", tmp_path)
+    (mmlu / "test-00000-of-00001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BadInput, match="is no parquet file"):
+        load("mmlu-stem", tmp_path)
+
+
 LINES = [json.dumps({**MATH, "unique_id": str(n), "problem": f"How much is {n}+{n}?"}) + "\n" for n in range(400)]
 TEXT = "".join(LINES).encode()
 
