@@ -17,9 +17,11 @@ from bench.sandbox.limits import MB, Limits, Outcome
 from bench.sandbox.run import run
 from bench.sandbox.view import Files, Way, python_argv
 from bench.scorers.verdict import Verdict, shown
+from pipo.data.benchmarks.items import Case, Program
 from pipo.errors import BadInput
 
 Language = Literal["python", "cpp"]
+LANGUAGES: dict[str, Language] = {"python": "python", "cpp": "cpp"}
 Checker = Callable[[str, str, str], str | None]  # input, expected, printed -> None if right, else why not
 MOST_CODE = 1 * MB
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")  # where a bare completion goes on to something else
@@ -65,13 +67,6 @@ main()
 """
 
 
-class Case(msgspec.Struct, frozen=True):
-    """One test of a program: what it reads and what it has to print."""
-
-    stdin: str
-    expected: str
-
-
 def last_block(text: str) -> str | None:
     """What the last fenced block of a text holds, or None where there is none."""
     blocks = FENCE.findall(text)
@@ -92,6 +87,38 @@ def function_source(prompt: str, answer: str, entry_point: str) -> str:
         ends = [at for stop in STOPS if (at := body.find(stop)) >= 0]
         body = body[: min(ends)] if ends else body
     return f"{prompt}{body}\n"
+
+
+def score_code(program: Program, answer: str, *, way: Way) -> Verdict:
+    """The code in an answer by what its item is judged by.
+
+    A problem's own time limit holds in CPU seconds for C++; Python has ten at least, since limits are made for C++.
+
+    Raises:
+        BadInput: a form or language that is not known here. BadRecord: packed cases that cannot be read.
+    """
+    limits = own_limits(program)
+    if program.form == "check":
+        return score_function(program.stub, answer, program.test, program.entry_point, way=way, limits=limits)
+    block = last_block(answer)
+    source = answer if block is None else block
+    if program.form == "function":
+        return score_calls(source, program.entry_point, program.cases(), way=way, limits=limits)
+    if program.form != "stdin" or program.language not in LANGUAGES:
+        raise BadInput(f"programs of the form {program.form!r} in {program.language!r} cannot be judged here")
+    checker = None if program.checker is None else python_checker(program.checker, way=way)
+    return score_program(
+        source, program.cases(), language=LANGUAGES[program.language], way=way, limits=limits, checker=checker
+    )
+
+
+def own_limits(program: Program) -> Limits:
+    """The limits that a problem states, ours where it states none."""
+    cpu_s = program.time_limit or RUN.cpu_s
+    if program.language == "python":
+        cpu_s = max(cpu_s, RUN.cpu_s)
+    memory = int(program.memory_limit * MB) if program.memory_limit else 0
+    return msgspec.structs.replace(RUN, cpu_s=cpu_s, memory=max(RUN.memory, memory), output=16 * MB)
 
 
 def score_function(prompt: str, answer: str, test: str, entry_point: str, *, way: Way, limits: Limits = RUN) -> Verdict:
@@ -120,17 +147,17 @@ def score_calls(code: str, name: str, cases: Sequence[Case], *, way: Way, limits
         token = secrets.token_hex(16)
         argv = [*python_argv("main.py", way), name]
         files = encoded({"main.py": CALL, "solution.py": code})
-        outcome = run(argv, files=files, stdin=f"{token}\n{case.stdin}".encode(), limits=limits, way=way)
+        outcome = run(argv, files=files, stdin=f"{token}\n{case.input}".encode(), limits=limits, way=way)
         if not outcome.good:
             return outcome, why(outcome, limits)
         _, found, result = outcome.stdout.decode(errors="replace").rpartition(f"\n{token}")
         if not found:
             return outcome, "it ended before it returned"
         try:
-            same = json.loads(result) == json.loads(case.expected)
+            same = json.loads(result) == json.loads(case.output)
         except (ValueError, RecursionError):
             same = False
-        return outcome, None if same else f"returned {shown(result)}, not {shown(case.expected)}"
+        return outcome, None if same else f"returned {shown(result)}, not {shown(case.output)}"
 
     return all_of(cases, one, limits)
 
@@ -164,11 +191,11 @@ def score_program(
         files, argv = {"program": (built.stdout, True)}, ["./program"]
 
     def one(case: Case) -> tuple[Outcome, str | None]:
-        outcome = run(argv, files=files, stdin=case.stdin.encode(errors="replace"), limits=limits, way=way)
+        outcome = run(argv, files=files, stdin=case.input.encode(errors="replace"), limits=limits, way=way)
         if not outcome.good:
             return outcome, why(outcome, limits)
         printed = outcome.stdout.decode(errors="replace")
-        return outcome, (checker or same_output)(case.stdin, case.expected, printed)
+        return outcome, (checker or same_output)(case.input, case.output, printed)
 
     return all_of(cases, one, limits)
 

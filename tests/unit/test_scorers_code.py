@@ -9,7 +9,7 @@ import pytest
 from bench.sandbox import probe
 from bench.sandbox.limits import Limits
 from bench.scorers import code
-from bench.scorers.code import Case
+from pipo.data.benchmarks.items import Case, Program
 from pipo.errors import BadInput
 
 pytestmark = pytest.mark.skipif(probe.why_not("namespaces") is not None, reason="no namespaces of our own here")
@@ -145,3 +145,24 @@ def test_no_code_no_case_and_far_too_much_code() -> None:
     assert "characters of code" in program("#" * 2**21).reason
     with pytest.raises(BadInput, match="0 cases"):
         program("print(1)", [])
+
+
+def test_item_is_judged_by_its_form() -> None:
+    check = Program(form="check", stub=PROMPT, entry_point="total", test=TEST)
+    assert code.score_code(check, "    return sum(xs)\n", way="namespaces").right
+    stdin = Program(form="stdin", tests=SUMS)
+    assert code.score_code(
+        stdin, "So:\n```python\nprint(sum(map(int, input().split())))\n```\n", way="namespaces"
+    ).right
+    calls = Program(form="function", entry_point="f", tests=[Case("1", "2")])
+    assert code.score_code(calls, "class Solution:\n    def f(self, n):\n        return n + 1", way="namespaces").right
+    checked = Program(form="stdin", tests=[Case("", "x")], checker="print(1)")
+    assert code.score_code(checked, "print('anything')", way="namespaces").right
+    with pytest.raises(BadInput, match="'rust'"):
+        code.score_code(Program(form="stdin", language="rust", tests=SUMS), "fn main() {}", way="namespaces")
+
+
+def test_limits_of_a_problem_hold_for_cpp_and_python_has_more() -> None:
+    assert code.own_limits(Program(form="stdin", language="cpp", time_limit=2)).cpu_s == 2
+    assert code.own_limits(Program(form="stdin", time_limit=2)).cpu_s == 10
+    assert code.own_limits(Program(form="stdin", memory_limit=4096)).memory == 4096 * 2**20
