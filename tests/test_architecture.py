@@ -144,7 +144,7 @@ def test_imported_libraries_are_declared() -> None:
     rows = metadata["dependencies"] + [r for rows in metadata["optional-dependencies"].values() for r in rows]
     declared = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in rows}
     known_as = {"zmq": "pyzmq", "swift": "ms-swift", "fla": "flash-linear-attention", "flash_attn": "flash-attn",
-                "sgl_kernel": "sglang", "huggingface_hub": "huggingface-hub"}  # fmt: skip
+                "sgl_kernel": "sglang", "huggingface_hub": "huggingface-hub", "math_verify": "math-verify"}  # fmt: skip
     for file, tree in parsed(*PACKAGES):
         for node in ast.walk(tree):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
