@@ -4,6 +4,7 @@ from __future__ import annotations
 
 KINDS = {
     "eval": "bench.compare:run_eval",
+    "check-scorers": "bench.scorers.check:run",
     "compare": "bench.compare:run",
     "merge": "bench.merge:run",
     "latency": "bench.latency:run",

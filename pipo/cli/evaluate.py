@@ -1,21 +1,51 @@
-"""``pipo eval``: one model and method on tasks."""
+"""``pipo eval MODEL``: one model and method on tasks; ``pipo eval check-scorers``: whether scoring can be trusted."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipo.cli import options as o
+from pipo.cli import tasks as t
+
+MODEL = "model"  # the command that is meant where none is named
 
 
-def register(app: typer.Typer) -> None:
-    app.command("eval")(run)
+class ModelFirst(TyperGroup):
+    """A group in which a word that is no command is a model: ``pipo eval lab/base`` needs no word between."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["--list"]:
+            args = ["list", *args[1:]]
+        elif not args or args[0] not in self.commands or args[0] == MODEL:
+            args = [MODEL, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == MODEL else name, command, rest  # usage lines say what people type
 
 
+app = typer.Typer(cls=ModelFirst, rich_markup_mode=None)
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="eval", help="Score one model with one decoding method; check-scorers: check the scorers.")
+
+
+app.command("list", hidden=True)(t.run)
+
+
+@app.command(MODEL, epilog="pipo eval check-scorers: whether the scorers can be trusted. pipo eval --list: tasks.")
 def run(
     model: Annotated[str, typer.Argument(help="A lab name such as lab/pipo-opd, or a model folder.")],
     task: o.Tasks = None,
+    slice: t.Slice = None,
+    shard: t.Shard = None,
+    thinking: t.Thinking = None,
+    data: t.Data = None,
     method: o.MethodOpt = None,
     threshold: o.Threshold = None,
     depth: o.Depth = None,
@@ -51,7 +81,7 @@ def run(
     lab = o.check_family(family)
     spec = o.without_none(
         family=lab,
-        tasks=o.check_tasks(task),
+        **t.selection(task, slice, shard, thinking, data),
         method=o.check_method(method, threshold, depth, keep_rate),
         sampling=o.check_sampling(temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty) or None,
         model=o.check_model(model, lab),
@@ -62,3 +92,48 @@ def run(
         seed=seed,
     )
     run_job("eval", spec, as_json=json, detach=detach, show=compare)
+
+
+@app.command("check-scorers")
+def check_scorers(
+    data: t.Data = None,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe-code-execution", help="Run code with your own rights where it cannot be shut in."),
+    ] = False,
+    json: o.Json = False,
+) -> None:
+    """Known solutions of MATH-500, GSM8K and HumanEval must score as right, changed ones as wrong; else exit status 1.
+
+    Prints counts and every answer that was scored otherwise than it is, with the reason that was given.
+    """
+    from pipo.cli.follow import follow, join_key, open_client, print_end
+    from pipo.cli.output import note
+    from pipo.config import paths
+
+    folder = data.expanduser().absolute() if data else paths().data
+    spec = o.without_none(data=str(folder) if folder else None, unsafe=unsafe)
+    with open_client() as client:
+        info = client.submit("check-scorers", spec, join_key=join_key("check-scorers", spec))
+        note(f"job {info.id}: check-scorers")
+        ended = follow(client, info)
+    print_end(ended, as_json=json, show=show_check)
+    if not (ended.result or {}).get("good"):
+        raise typer.Exit(1)
+
+
+def show_check(result: dict[str, Any]) -> None:
+    """Counts a benchmark, then every exception."""
+    from pipo.cli.output import print_table
+
+    found = result.get("benchmarks", {})
+    print_table(
+        ["benchmark", "items", "right answers", "scored right", "changed answers", "scored wrong"],
+        [[n, b["items"], b["right"], b["scored_right"], b["wrong"], b["scored_wrong"]] for n, b in found.items()],
+    )
+    for name, row in found.items():
+        for e in row["exceptions"]:
+            scored = "wrong, it is right" if e["is_right"] else "right, it is wrong"
+            print(f"{name} {e['item']}: scored {scored} ({e['reason']}); gold {e['gold']!r}, answer {e['answer']!r}")
+    for name in result.get("missing", ()):
+        print(f"{name}: not here, so not checked; `pipo tasks {name}` says where it comes from")
