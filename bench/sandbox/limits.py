@@ -9,7 +9,7 @@ import msgspec
 from pipo.errors import BadInput
 
 MB = 2**20
-Ended = Literal["exit", "signal", "cpu", "wall", "memory", "output", "processes", "failed"]
+Ended = Literal["exit", "signal", "cpu", "wall", "memory", "output", "processes", "failed", "unmade"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +42,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended.
 
-    ``ended``: by itself (exit, signal), at a limit (cpu, wall, memory, output,
-    processes), or ``failed``: the box could not be
-    made. ``code``: exit status or signal number. ``stdout``, ``stderr``: the first bytes, as many as the limit allows.
+    ``ended``: by itself (exit, signal), at a limit (cpu, wall, memory, output, processes), ``failed``: no end was
+    reported since the program broke something, or ``unmade``: the box could not be made, the program never ran.
+    ``code``: exit status or signal number. ``stdout``, ``stderr``: the first bytes, as many as the limit allows.
     ``cpu_s``: of all its processes. ``waited_s``: time in which they were ready and had no CPU, None where the kernel
     does not tell. ``tries``: 2 where the backstop came down on a busy machine and the run was made again.
     """
@@ -74,7 +74,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             "memory": f"stopped above {limits.memory // MB} MB of memory",
             "output": f"stopped above {limits.output} bytes of output",
             "processes": f"stopped above {limits.processes} processes",
-            "failed": f"the sandbox failed: {self.detail}",
+            "failed": f"it broke the sandbox it ran in: {self.detail}",
+            "unmade": f"the sandbox could not be made: {self.detail}",
         }
         tries = f", {self.tries} tries" if self.tries > 1 else ""
         return words[self.ended] + tries

@@ -9,7 +9,7 @@ import shutil
 from bench.sandbox.limits import MB, Limits, Outcome
 from bench.sandbox.run import run
 from bench.sandbox.view import Way, python_argv
-from pipo.errors import BadInput
+from pipo.errors import BadInput, JobFailed
 
 LIMITS = Limits(cpu_s=5, memory=256 * MB, disk=1 * MB, output=4096, processes=8)
 UNSAFE = "--unsafe-code-execution"
@@ -86,7 +86,11 @@ def why_not(way: Way) -> str | None:
     """None where a way holds on this machine, else what fails."""
     if way == "bwrap" and shutil.which("bwrap") is None:
         return "not installed"
-    return judge(run(python_argv("probe.py", way), files={"probe.py": (PROBE.encode(), False)}, limits=LIMITS, way=way))
+    files = {"probe.py": (PROBE.encode(), False)}
+    try:
+        return judge(run(python_argv("probe.py", way), files=files, limits=LIMITS, way=way))
+    except JobFailed as e:
+        return str(e)
 
 
 def judge(outcome: Outcome) -> str | None:

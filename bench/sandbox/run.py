@@ -43,9 +43,13 @@ def run(
     ``none`` has limits only. A run that the wall clock ends on a busy machine is made again, once.
 
     Raises:
-        JobFailed: processes that do not end when killed.
+        JobFailed: the sandbox could not be made, twice; processes that do not end when killed.
     """
     first = _run_once(argv, files, stdin, limits, way, compiler)
+    if first.ended == "unmade":  # no fault of the program's, so no verdict on it
+        first = _run_once(argv, files, stdin, limits, way, compiler)
+        if first.ended == "unmade":
+            raise JobFailed(f"the sandbox could not be made ({first.detail}); `pipo eval check-scorers` tries it again")
     busy = first.waited_s is None or first.waited_s > BUSY * first.wall_s
     if first.ended != "wall" or not busy:
         return first
@@ -175,7 +179,7 @@ class Watch:
         for line in self.out["told"].splitlines():
             told |= json.loads(line)
         cpu_s = max(told.get("cpu_s", 0.0), self.use.cpu_s)
-        ended: Ended = "failed"
+        ended: Ended = "unmade" if "failed" in told else "failed"
         if self.stopped:
             ended = self.stopped
         elif "exit" in told or "signal" in told:
@@ -185,5 +189,5 @@ class Watch:
         return Outcome(
             ended=ended, code=told.get("exit", told.get("signal", 0)), stdout=bytes(self.out["stdout"]),
             stderr=bytes(self.out["stderr"]), cpu_s=cpu_s, wall_s=wall_s, waited_s=self.use.waited_s,
-            detail=str(told.get("failed", "it ended without a word")) if ended == "failed" else "",
+            detail=str(told.get("failed", "it ended without a word")) if ended in ("failed", "unmade") else "",
         )  # fmt: skip

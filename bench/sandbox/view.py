@@ -17,7 +17,7 @@ Files = Mapping[str, tuple[bytes, bool]]  # name -> content, executable
 STACK = 64 * MB
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCH = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "import sys; sys.path.append(sys.argv[1]); "
     "from bench.sandbox.jail import main; main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 PYTHON = "/python/bin/python"

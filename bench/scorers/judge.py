@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import msgspec
@@ -29,11 +30,11 @@ class Judge:
     """Scores answers; a context manager that keeps its processes for algebra until it is closed.
 
     ``unsafe``: run code without walls where none can be had (bench/sandbox/probe.py). ``workers``: processes for
-    algebra. How code is shut in is found out when the first of it comes.
+    algebra, and programs that run at once. How code is shut in is found out when the first of it comes.
     """
 
     def __init__(self, *, unsafe: bool = False, workers: int = 2) -> None:
-        self.unsafe = unsafe
+        self.unsafe, self.workers = unsafe, workers
         self.pool = MathPool(workers=workers)
         self._way: Way | None = None
 
@@ -62,13 +63,17 @@ class Judge:
         if scorer == "exact":
             return [_exact(a) for a in answers]
         if scorer == "code":
-            return [self._code(a) for a in answers]
+            return self._code(answers)
         raise BadInput(f"scorer {scorer!r} must be math, choice, code or exact")
 
-    def _code(self, answer: Answer) -> Verdict:
-        if answer.program is None:
+    def _code(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """As many programs at once as there are processes for algebra; limits are CPU seconds, so no score changes."""
+        programs = [a.program for a in answers if a.program is not None]
+        if len(programs) < len(answers):
             raise BadInput("an item for the scorer 'code' has no program to judge it by; its file needs tests")
-        return score_code(answer.program, answer.text, way=self.way)
+        way = self.way if answers else "none"
+        with ThreadPoolExecutor(self.workers) as threads:
+            return list(threads.map(lambda p, a: score_code(p, a.text, way=way), programs, answers))
 
 
 def _exact(answer: Answer) -> Verdict:

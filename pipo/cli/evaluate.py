@@ -11,6 +11,7 @@ from pipo.cli import options as o
 from pipo.cli import tasks as t
 
 MODEL = "model"  # the command that is meant where none is named
+TASKS = "list-tasks"  # what --list stands for
 
 
 class ModelFirst(TyperGroup):
@@ -18,7 +19,7 @@ class ModelFirst(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args[:1] == ["--list"]:
-            args = ["list", *args[1:]]
+            args = [TASKS, *args[1:]]
         elif not args or args[0] not in self.commands or args[0] == MODEL:
             args = [MODEL, *args]
         return super().parse_args(ctx, args)
@@ -35,7 +36,7 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="eval", help="Score one model with one decoding method; check-scorers: check the scorers.")
 
 
-app.command("list", hidden=True)(t.run)
+app.command(TASKS, hidden=True)(t.run)
 
 
 @app.command(MODEL, epilog="pipo eval check-scorers: whether the scorers can be trusted. pipo eval --list: tasks.")

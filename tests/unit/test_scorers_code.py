@@ -13,7 +13,7 @@ from pipo.data.benchmarks.items import Case, Program
 from pipo.errors import BadInput
 
 pytestmark = pytest.mark.skipif(probe.why_not("namespaces") is not None, reason="no namespaces of our own here")
-LIMITS = Limits(cpu_s=1, wall_s=3)
+LIMITS = Limits(cpu_s=1, wall_s=30)
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """ The sum of xs. """\n'
 TEST = "def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n"
 SUMS = [Case("1 2\n", "3\n"), Case("20 22\n", "42\n")]

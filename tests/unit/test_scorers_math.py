@@ -20,7 +20,7 @@ from bench.scorers.reading import compare, last_boxed, normalised, number, score
 from pipo.errors import BadInput
 
 CASES = tomllib.loads((Path(__file__).parent.parent / "hostile" / "answers.toml").read_text())["case"]
-CPU_S = 0.5
+CPU_S = 0.3
 
 
 @pytest.fixture(scope="module")
