@@ -7,7 +7,7 @@ spread within a question, by sample.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -76,14 +76,18 @@ def row(parts: Sequence[Paired], k: int) -> Row:
 def correct(rows: Sequence[Row]) -> None:
     """Add ``p_holm`` and ``p_bh`` to difference rows: a family is one metric, all pairs and both budgets.
 
-    Rows over all tasks are one family, rows of single tasks another. Rows without p stay out and get None.
+    Rows over all tasks are one family, rows of single tasks another. A pair in both directions counts once. Rows
+    without p stay out and get None.
     """
-    families: dict[tuple[str, bool], list[Row]] = defaultdict(list)
+    families: dict[tuple[str, bool], dict[Hashable, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for r in rows:
         r.update(p_holm=None, p_bh=None)
         if r["p"] is not None:
-            families[r["metric"], r["task"] == "overall"].append(r)
+            pair = frozenset((r["variant"], r["reference"]))
+            families[r["metric"], r["task"] == "overall"][pair, r["budget"], r["task"]].append(r)
     for family in families.values():
-        ps = [r["p"] for r in family]
-        for r, holm, bh in zip(family, stats_paired.holm(ps), stats_paired.benjamini_hochberg(ps), strict=True):
-            r.update(p_holm=holm, p_bh=bh)
+        ps = [same[0]["p"] for same in family.values()]
+        corrected = zip(stats_paired.holm(ps), stats_paired.benjamini_hochberg(ps), strict=True)
+        for same, (holm, bh) in zip(family.values(), corrected, strict=True):
+            for r in same:
+                r.update(p_holm=holm, p_bh=bh)

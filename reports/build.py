@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from pipo.errors import BadInput
-from reports import curves, figures, training
+from reports import budget, curves, figures, training
 from reports import map as maps
 from reports.load import COMPARE, CURVES, LATENCY, MAP, THRESHOLD, TRAINING, LoadedRun, load_all
 from reports.page import page
 from reports.style import looks, save, styled
 from reports.text import series_name, write_csv
+
+# Lists of a summary that become tables of their own, beside the rows.
+EXTRAS = ("differences", "ratios", "floor", "failures", "cells", "keys", "trainings", *budget.LISTS)
 
 
 def build(folders: list[Path], out: Path) -> Path:
@@ -75,12 +78,15 @@ def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
             else:
                 figure = figures.threshold(run)
             drawn[i] = [save(figure, out, stem)[0].name]
+            if run.kind == COMPARE:
+                drawn[i] += [save(f, out, f"{stem}-{word}")[0].name for word, f in budget.figures(run, styles).items()]
     return drawn
 
 
 def _tabulate(runs: list[LoadedRun], out: Path) -> None:
     for run, stem in zip(runs, stems(runs), strict=True):
         write_csv(out / f"{stem}.csv", run.rows)
-        for extra in ("differences", "ratios", "floor", "failures", "cells", "keys", "trainings"):
-            if run.summary.get(extra):
-                write_csv(out / f"{stem}-{extra}.csv", run.summary[extra])
+        extras = {name: run.summary.get(name) for name in EXTRAS} | {"curves": budget.points(run)}
+        for name, rows in extras.items():
+            if rows:
+                write_csv(out / f"{stem}-{name}.csv", rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports import curves, tables, training
+from reports import budget, curves, statistics, tables, training
 from reports import map as maps
 from reports.load import ALL_TASKS, BUDGETS, COMPARE, CURVES, LATENCY, MAP, TRAINING, LoadedRun
 from reports.paper import paper
@@ -24,8 +24,9 @@ GUIDE = """\
   forced, and what eagle accepts there means nothing: read its step, and divide by an acceptance length of your own.
 - **tokens/step**: tokens a backbone pass after the first (for eagle its acceptance length). **draft 2 %**: share of
   second drafts that were accepted where the first one was; a chain's first rejection ends it.
-- **±** is half of the 95% interval, **[low, high]** the interval itself. Samples of one item are not independent, so
-  errors are clustered by item; differences are paired by item; times are bootstrapped medians.
+- **±** is half of the 95% interval, **[low, high]** the interval itself, shown where its sides differ. Samples of one
+  item are not independent, so errors are clustered by item; differences are paired by item; times are bootstrapped
+  medians.
 - *better* and *worse* mean that the interval leaves out no difference, *not settled* that it does not. Of twenty such
   intervals one misses by chance: a single settled difference in a long table is weak evidence.
 - A variant is judged against the reference that has the same model, where there is one (only the method differs), else
@@ -94,26 +95,28 @@ def _folded(title: str, text: str) -> str:
 
 def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
     budgets = [b for b in BUDGETS if any(r["budget"] == b for r in run.rows)]
-    parts = ["## Comparison", *(_image(f, "Quality by task and budget") for f in figures)]
+    parts = ["## Comparison", *(_image(f, "Quality by task and budget") for f in figures[:1])]
     everything = "All tasks" if len(run.tasks) != 1 else run.tasks[0]
-    for budget in budgets:
-        parts += [f"### {everything}, {budget} budget", tables.comparison(run, ALL_TASKS, budget)]
+    for size in budgets:
+        parts += [f"### {everything}, {size} budget", tables.comparison(run, ALL_TASKS, size)]
     for task in run.tasks if len(run.tasks) > 1 else ():
-        for budget in budgets:
-            rows = (r for r in run.rows if r["task"] == task and r["budget"] == budget)
+        for size in budgets:
+            rows = (r for r in run.rows if r["task"] == task and r["budget"] == size)
             slots = next((r.get("budget_slots") for r in rows), None)
-            title = f"### {task}, {budget} budget" + (f" ({slots} slots)" if slots else "")
-            parts += [title, tables.comparison(run, task, budget)]
+            title = f"### {task}, {size} budget" + (f" ({slots} slots)" if slots else "")
+            parts += [title, tables.comparison(run, task, size)]
     accepted = tables.acceptance(run)
     if accepted:
         parts += ["### Drafts accepted by their place in the chain", accepted]
     if run.summary.get("differences"):
         parts += ["### Paired differences, all tasks", tables.differences(run, overall=True)]
+    parts += statistics.section(run)
     if run.summary.get("differences") and len(run.tasks) > 1:
         parts.append(_folded("Paired differences task by task", tables.differences(run, overall=False)))
     failed = tables.failures(run)
     if failed:
         parts += ["### Failed generations", failed]
+    parts += budget.section(run, figures[1:])
     paper_table = tables.paper_comparison(run)
     if paper_table:
         parts += [

@@ -27,12 +27,22 @@ def half_width(estimate: Estimate) -> float | None:
 
 
 def plus_minus(estimate: Estimate, scale: float = 1.0, digits: int = 1) -> str:
-    """``47.3 ±3.1``: the value times ``scale`` and half of its 95% interval."""
+    """``47.3 ±3.1``: the value times ``scale`` and half of its 95% interval; where lopsided ``1.2 [0.1, 6.4]``."""
     if not estimate or estimate.get("value") is None:
         return DASH
+    if lopsided(estimate):
+        return interval(estimate, scale, digits)
     half = half_width(estimate)
     value = number(scale * estimate["value"], digits)
     return value if half is None else f"{value} ±{scale * half:.{digits}f}"
+
+
+def lopsided(estimate: Mapping[str, Any], most: float = 1.5) -> bool:
+    """Whether one side of an interval is more than ``most`` times the other: near 0 and 1 it has to be."""
+    if estimate.get("low") is None or estimate.get("high") is None:
+        return False
+    sides = sorted([estimate["value"] - estimate["low"], estimate["high"] - estimate["value"]])
+    return bool(sides[1] > most * sides[0])
 
 
 def percent(estimate: Estimate) -> str:

@@ -8,14 +8,18 @@ from pipo.cli import data, rollouts
 from pipo.cli.bench_map import show as map_
 from pipo.cli.output import cell, print_table
 from pipo.cli.show_training import show as training
+from reports import statistics
+from reports.text import interval, lopsided
 
 ALL_TASKS = "overall"
 
 
 def percent(estimate: dict[str, Any] | None) -> str:
-    """An estimate of a share as ``47.3 ±3.1`` in percent (half of its 95% interval); ``-`` for none."""
+    """An estimate of a share as ``47.3 ±3.1`` in percent (half of its 95% interval, or both ends); ``-`` for none."""
     if not estimate or estimate.get("value") is None:
         return "-"
+    if lopsided(estimate):
+        return interval(estimate, 100)
     value, low, high = estimate["value"], estimate.get("low"), estimate.get("high")
     spread = f" ±{50 * (high - low):.1f}" if low is not None and high is not None else ""
     return f"{100 * value:.1f}{spread}"
@@ -52,6 +56,8 @@ def compare(result: dict[str, Any]) -> None:
         rows.sort(key=lambda r: r["task"] != ALL_TASKS)
         print_table(columns, [_compare_row(r, k) for r in rows], left=["task"])
         print()
+    for line in statistics.spoken(result):
+        print(line)
 
 
 def _compare_row(row: dict[str, Any], k: int) -> list[str]:
