@@ -44,6 +44,7 @@ class Estimate(msgspec.Struct, frozen=True):
         return msgspec.to_builtins(self)  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=65536)
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Unbiased chance that at least one of k samples is right, from c right ones among n: 1 - C(n-c, k) / C(n, k).
 

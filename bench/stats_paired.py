@@ -20,7 +20,7 @@ from bench.stats import DRAWS, LEVEL, Array, Estimate, t_quantile
 from pipo.errors import BadInput
 
 POWER = 0.8
-CACHED = 8_000_000  # most weights of one bootstrap that are kept between calls, a byte each
+CACHED = 16_000_000  # most weights of one bootstrap that are kept between calls, a byte each
 
 
 def difference(gaps: ArrayLike, step: float = 0.0) -> Estimate:
@@ -81,14 +81,14 @@ def _resampled(d: Array, seed: int, draws: int) -> tuple[Array, Array]:
 
 def weights(n: int, seed: int, draws: int) -> Iterator[Array]:
     """How often each of n questions is drawn, [some draws, n] at a time; the same for the same seed."""
-    some = max(1, min(draws, CACHED // (8 * n)))
+    some = max(1, min(draws, CACHED // (16 * n)))
     for start in range(0, draws, some):
         count = min(some, draws - start)
         kept = _kept(n, seed, draws)[start : start + count] if n * draws <= CACHED else _drawn(n, (seed, start), count)
         yield kept.astype(float)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=12)
 def _kept(n: int, seed: int, draws: int) -> NDArray[np.uint8]:
     return _drawn(n, (seed, 0), draws).astype(np.uint8)  # a question comes once a draw on average, never 255 times
 
