@@ -1,7 +1,8 @@
 """How fast answers in mathematics are scored: ``python -m bench.scoring_speed [--answers N] [--data FOLDER]``.
 
 Answers are MATH-500's golds, each against its own problem and against others, in other spellings too, so that all ways
-of comparing have work to do. No pair comes twice: what a pool remembers does not help. Prints one JSON line.
+of comparing have work to do. No pair comes twice: what a pool remembers does not help. Prints one JSON
+line; CPU seconds are those of all processes, start included.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import time
 from collections import Counter
 from pathlib import Path
@@ -44,10 +46,16 @@ def main() -> None:
     with MathPool(workers=asked.workers) as pool:
         verdicts = pool.score_texts(texts)
         wall = time.perf_counter() - start
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_s = sum(u.ru_utime + u.ru_stime for u in used)
     counts = {f"{by} {'right' if right else 'wrong'}": n for (by, right), n in
               sorted(Counter((v.by, v.right) for v in verdicts).items())}  # fmt: skip
     limits = sum(v.limit for v in verdicts)
-    print(json.dumps({"answers": len(texts), "wall_s": round(wall, 2), "limits": limits, **counts}))
+    print(
+        json.dumps(
+            {"answers": len(texts), "wall_s": round(wall, 2), "cpu_s": round(cpu_s, 2), "limits": limits, **counts}
+        )
+    )
 
 
 if __name__ == "__main__":
