@@ -128,7 +128,7 @@ def test_limits_below_one_are_refused() -> None:
 
 
 @needs_walls
-def test_program_dies_with_whoever_started_it() -> None:
+def test_program_dies_with_whoever_started_it(tmp_path: Path) -> None:
     name = f"orphan{os.getpid()}"
     inner = f"import os, sys\nos.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', '{name}'])"
     code = f"""
@@ -138,7 +138,7 @@ from bench.sandbox.view import python_argv
 files = {{"a.py": ({inner!r}.encode(), False)}}
 run(python_argv("a.py", "namespaces"), files=files, limits=Limits(), way="namespaces")
 """
-    owner = subprocess.Popen([sys.executable, "-c", code])
+    owner = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
     wait_for(lambda: name in processes(), "the program to start")
     owner.kill()
     owner.wait()
