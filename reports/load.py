@@ -90,6 +90,13 @@ def _summary(folder: Path, needed: str) -> dict[str, Any]:
         raise BadRecord(f"{path} cannot be read ({e}); run the job again, it goes on from its records") from e
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or not isinstance(summary.get(needed), list):
         raise BadRecord(f"{path} is no summary of schema {SCHEMA} with {needed!r}; run the job again")
+    lacking = [
+        key for key in ("trainings", "keys", "definitions") if summary.get("kind") == TRAINING and key not in summary
+    ]
+    if lacking:
+        raise BadRecord(
+            f"{path} has no {lacking[0]!r}: another version wrote it; run the job again, its stages are kept"
+        )
     if not summary[needed]:
         raise BadRecord(f"{path} has no {needed}; nothing was measured: run the job again with at least one item")
     return summary

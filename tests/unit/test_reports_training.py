@@ -121,3 +121,9 @@ def test_a_study_stands_behind_comparisons_and_without_gated_rows_has_no_figure(
     page = reports.build(folders, tmp_path / "out").read_text()
     assert page.index("## Comparison") < page.index("## What training buys")
     assert "training.png" not in page
+
+
+def test_a_summary_of_another_version_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", {"schema": 1, "kind": "ablate-training", "rows": [{"row": "a"}]})
+    with pytest.raises(BadRecord, match="has no 'trainings': another version wrote it"):
+        load(folder)
