@@ -66,8 +66,8 @@ def load(folder: Path) -> LoadedRun:
         )
     if run.kind not in KINDS:
         raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a report shows {', '.join(KINDS)}")
-    summary = _summary(folder, KINDS[run.kind])
-    return LoadedRun(folder, run, summary, sum(len(read(path)) for path in _record_files(folder, run.kind)))
+    records = sum(len(read(path)) for path in _record_files(folder, run.kind))
+    return LoadedRun(folder, run, _summary(folder, KINDS[run.kind]), records)
 
 
 def _record_files(folder: Path, kind: str) -> list[Path]:
