@@ -74,7 +74,7 @@ def figure(run: LoadedRun) -> Any:
     height = -(-len(groups) // COLUMNS)
     fig = Figure(figsize=(0.6 + 3.9 * min(COLUMNS, len(groups)), 0.3 + 4.4 * height))
     axes = fig.subplots(height, min(COLUMNS, len(groups)), squeeze=False, sharex=True, sharey=True).flat
-    for ax, (group, names) in zip(axes, groups.items(), strict=False):
+    for (group, names), ax in zip(groups.items(), axes, strict=False):
         _levels(ax, run)
         for i, (name, look) in enumerate(looks(names).items()):
             dodge = 0.7 * (i - (len(names) - 1) / 2)  # points side by side where rows keep the same share
