@@ -72,7 +72,7 @@ def test_control_is_answered_while_work_runs(client: Client) -> None:
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(shared: Client) -> None:
     before = len(shared.jobs())
-    with pytest.raises(BadInput, match=r"'evil'; known: eval, compare"):
+    with pytest.raises(BadInput, match=r"'evil'; known: eval, .*compare"):
         shared.submit("evil", {})
     assert len(shared.jobs()) == before
 
