@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.load import LoadedRun
-from reports.style import COLOURS, DARK, LIGHT, looks
+from reports.style import COLOURS, DARK, LIGHT, Look, looks
 from reports.text import markdown, number
 
 LOSSES = {
@@ -101,6 +101,26 @@ def _reliability(ax: Any, run: LoadedRun) -> None:
     ax.set_ylim(0, 1.02)
 
 
+def series(run: LoadedRun) -> list[str]:
+    """None: panels name their lines."""
+    return []
+
+
+def draw(run: LoadedRun, stem: str, styles: Mapping[str, Look]) -> dict[str, Any]:
+    """Losses, what the gate kept, calibration."""
+    return {stem: figure(run)}
+
+
+def lists(run: LoadedRun) -> dict[str, Any]:
+    """No further tables."""
+    return {}
+
+
+def answer(run: LoadedRun) -> str:
+    """A training says nothing about what pays."""
+    return ""
+
+
 def what(run: LoadedRun) -> str:
     """One line: what was trained on what."""
     last = run.rows[-1]
@@ -111,10 +131,10 @@ def what(run: LoadedRun) -> str:
     )
 
 
-def section(run: LoadedRun, figures: list[str]) -> list[str]:
+def section(run: LoadedRun, names: list[str]) -> list[str]:
     """The training's part of a page: figure, logged steps, calibration."""
     title = "## Training: SFT" if run.kind == "train-sft" else "## Training: OPD"
-    parts = [title, what(run), *(f"![Losses, confidence and calibration]({f})" for f in figures), steps_table(run)]
+    parts = [title, what(run), *(f"![Losses, confidence and calibration]({f})" for f in names), steps_table(run)]
     found = run.summary.get("calibration")
     if found and found["drafts"]:
         lines = [[f"{k['threshold']:g}", number(100 * k["share"]), _share(k["target"])] for k in found["kept"]]

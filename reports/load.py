@@ -10,12 +10,8 @@ import msgspec
 
 from bench.record import SCHEMA, Run, read, read_run
 from pipo.errors import BadInput, BadRecord
+from reports.kinds import ALIASES, KINDS, ORDER, Kind
 
-COMPARE, LATENCY, MAP, THRESHOLD = "compare", "latency", "map", "ablate-threshold"
-TRAINING = "ablate-training"
-CURVES = ("train-sft", "train-opd")
-KINDS = {COMPARE: "rows", "eval": "rows", LATENCY: "rows", MAP: "rows", THRESHOLD: "points", TRAINING: "rows"}
-KINDS.update({kind: "rows" for kind in CURVES})
 ALL_TASKS = "overall"
 BUDGETS = ("tight", "loose")
 
@@ -30,12 +26,13 @@ class LoadedRun(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        return "compare" if self.run.kind == "eval" else self.run.kind
+        """How it is shown: an evaluation as a comparison."""
+        return ALIASES.get(self.run.kind, self.run.kind)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Rows of a comparison, latency run, map or training study, points of the threshold study."""
-        rows: list[dict[str, Any]] = self.summary[KINDS[self.run.kind]]
+        rows: list[dict[str, Any]] = self.summary[KINDS[self.kind].rows]
         return rows
 
     @property
@@ -64,24 +61,26 @@ def load(folder: Path) -> LoadedRun:
         raise BadRecord(
             f"{folder / 'run.json'} is of schema {run.schema}, this version reads {SCHEMA}; run the job again"
         )
-    if run.kind not in KINDS:
-        raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a report shows {', '.join(KINDS)}")
-    records = sum(len(read(path)) for path in _record_files(folder, run.kind))
-    return LoadedRun(folder, run, _summary(folder, KINDS[run.kind]), records)
+    kind = KINDS.get(ALIASES.get(run.kind, run.kind))
+    if kind is None:
+        known = ", ".join([*KINDS, *ALIASES])
+        raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a report shows {known}")
+    return LoadedRun(folder, run, _summary(folder, kind), sum(_count(path, kind) for path in kind.records(folder)))
 
 
-def _record_files(folder: Path, kind: str) -> list[Path]:
-    """Where a run's records are: of a training study each finished stage has its own, a training has none."""
-    if kind in CURVES:
-        return []
-    if kind != TRAINING:
-        return [folder / "records.jsonl"]
-    done = sorted(path.parent for path in folder.glob("stages/*/done.json"))
-    return [stage / "records.jsonl" for stage in done if (stage / "run.json").exists()]
+def _count(path: Path, kind: Kind) -> int:
+    """How many records a file has, each checked where this version knows its schema."""
+    if not kind.plain:
+        return len(read(path))
+    try:
+        with open(path, "rb") as f:
+            return sum(1 for _ in f)
+    except OSError as e:
+        raise BadRecord(f"{path} cannot be read ({e}); run the job again") from e
 
 
-def _summary(folder: Path, needed: str) -> dict[str, Any]:
-    path = folder / "summary.json"
+def _summary(folder: Path, kind: Kind) -> dict[str, Any]:
+    path, needed = folder / "summary.json", kind.rows
     try:
         summary = json.loads(path.read_text())
     except FileNotFoundError as e:
@@ -90,9 +89,7 @@ def _summary(folder: Path, needed: str) -> dict[str, Any]:
         raise BadRecord(f"{path} cannot be read ({e}); run the job again, it goes on from its records") from e
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or not isinstance(summary.get(needed), list):
         raise BadRecord(f"{path} is no summary of schema {SCHEMA} with {needed!r}; run the job again")
-    lacking = [
-        key for key in ("trainings", "keys", "definitions") if summary.get("kind") == TRAINING and key not in summary
-    ]
+    lacking = [key for key in kind.needs if key not in summary]
     if lacking:
         raise BadRecord(
             f"{path} has no {lacking[0]!r}: another version wrote it; run the job again, its stages are kept"
@@ -107,4 +104,4 @@ def load_all(folders: list[Path]) -> list[LoadedRun]:
     if not folders:
         raise BadInput("no run folder to report on; name at least one, or run `pipo bench compare` first")
     runs = [load(folder) for folder in dict.fromkeys(Path(f).absolute() for f in folders)]
-    return sorted(runs, key=lambda r: (COMPARE, LATENCY, MAP, THRESHOLD, TRAINING, *CURVES).index(r.kind))
+    return sorted(runs, key=lambda r: ORDER.index(r.kind))

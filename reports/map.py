@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.load import LoadedRun
-from reports.style import DARK
+from reports.style import DARK, Look
 from reports.text import DASH, listed, markdown, number
 
 Row = Mapping[str, Any]
@@ -95,6 +95,21 @@ def file_names(run: LoadedRun, stem: str) -> list[tuple[float, str]]:
     return [(a, stem if len(lengths) == 1 else f"{stem}-eagle-{a:g}") for a in lengths]
 
 
+def series(run: LoadedRun) -> list[str]:
+    """None: cells have faces by method."""
+    return []
+
+
+def draw(run: LoadedRun, stem: str, styles: Mapping[str, Look]) -> dict[str, Any]:
+    """A heat map for each acceptance length of eagle."""
+    return {name: heat_map(run, accepted) for accepted, name in file_names(run, stem)}
+
+
+def lists(run: LoadedRun) -> dict[str, Any]:
+    """Rows of further tables."""
+    return {"cells": run.summary.get("cells")}
+
+
 def what(run: LoadedRun) -> str:
     """One line on what a map covers."""
     s = run.summary
@@ -132,11 +147,11 @@ def _count(cells: Sequence[Row], side: str) -> str:
     return text + (f" (in {missing} nothing fits or was timed)" if missing else "")
 
 
-def section(run: LoadedRun, figures: list[str]) -> list[str]:
+def section(run: LoadedRun, names: list[str]) -> list[str]:
     """The map's part of a page: heat maps, winners, every method in every cell."""
     s = run.summary
     m = s["machine"]
-    lengths = zip(s["accepted"], figures, strict=False)
+    lengths = zip(s["accepted"], names, strict=False)
     return [
         "## Map",
         *(f"![Fastest method by batch, context and kept share; eagle at {a:g} tokens a step]({f})" for a, f in lengths),

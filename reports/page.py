@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports import budget, curves, statistics, tables, training
-from reports import map as maps
-from reports.load import ALL_TASKS, BUDGETS, COMPARE, CURVES, LATENCY, MAP, TRAINING, LoadedRun
+from reports.kinds import TRAINING, shown
+from reports.load import LoadedRun
 from reports.paper import paper
-from reports.text import listed, markdown
+from reports.text import markdown
 from reports.verdict import answers
 
 GUIDE = """\
@@ -37,108 +36,17 @@ GUIDE = """\
 
 def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
     """The whole markdown page; ``figures``: names of the PNG files of each run, by its place in ``runs``."""
-    parts = [
-        "# PIPO: decoding methods compared",
-        _what(runs),
-    ]
-    short = [
-        *answers(runs),
-        *(maps.answer(run) for run in runs if run.kind == MAP),
-        *(training.answer(run) for run in runs if run.kind == TRAINING),
-    ]
-    if any(short):
-        parts += ["## In short: does it pay?", *filter(None, short)]
+    parts = ["# PIPO: decoding methods compared", "\n".join(shown(run.kind).what(run) for run in runs)]
+    short = [*filter(None, [*answers(runs), *(shown(run.kind).answer(run) for run in runs)])]
+    if short:
+        parts += ["## In short: does it pay?", *short]
     for i, run in enumerate(runs):
-        sections = {COMPARE: _comparison, LATENCY: _latency, MAP: maps.section, TRAINING: training.section}
-        sections.update({kind: curves.section for kind in CURVES})
-        section = sections.get(run.kind, _threshold)
-        parts += section(run, figures.get(i, []))
+        parts += shown(run.kind).section(run, figures.get(i, []))
     parts += ["## How to read this", GUIDE, "## Where the numbers come from"]
     parts += [_provenance(run) for run in runs]
     facts = paper()
     parts.append(f"Figures marked as the paper's: {facts['source']}, {facts['model']}; {facts['setting']}.")
     return "\n\n".join(parts) + "\n"
-
-
-def _what(runs: list[LoadedRun]) -> str:
-    lines = []
-    for run in runs:
-        names = list(dict.fromkeys(r["variant"] for r in run.rows if "variant" in r))
-        if run.kind == COMPARE:
-            items = run.summary.get("items") or {}
-            tasks = listed([f"{task} ({items.get(task, '?')} items)" for task in run.tasks])
-            lines.append(f"Compared on {tasks}, {run.k} samples an item: {listed(names)}.")
-        elif run.kind == MAP:
-            lines.append(maps.what(run))
-        elif run.kind == TRAINING:
-            lines.append(training.what(run))
-        elif run.kind in CURVES:
-            lines.append(curves.what(run))
-        elif run.kind == LATENCY:
-            lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
-            shape = run.summary.get("shape")
-            on = f" of a random model of shape {shape}" if shape else ""
-            lines.append(f"Latency{on} at batch 1 after {lengths} tokens: {listed(names)}.")
-        else:
-            model = run.summary.get("model", "a PIPO model")
-            lines.append(f"Threshold of the gate varied on {model}, beside a coin flip at the same pad ratio.")
-    return "\n".join(lines)
-
-
-def _image(name: str, text: str) -> str:
-    return f"![{text}]({name})"
-
-
-def _folded(title: str, text: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
-
-
-def _comparison(run: LoadedRun, figures: list[str]) -> list[str]:
-    budgets = [b for b in BUDGETS if any(r["budget"] == b for r in run.rows)]
-    parts = ["## Comparison", *(_image(f, "Quality by task and budget") for f in figures[:1])]
-    everything = "All tasks" if len(run.tasks) != 1 else run.tasks[0]
-    for size in budgets:
-        parts += [f"### {everything}, {size} budget", tables.comparison(run, ALL_TASKS, size)]
-    for task in run.tasks if len(run.tasks) > 1 else ():
-        for size in budgets:
-            rows = (r for r in run.rows if r["task"] == task and r["budget"] == size)
-            slots = next((r.get("budget_slots") for r in rows), None)
-            title = f"### {task}, {size} budget" + (f" ({slots} slots)" if slots else "")
-            parts += [title, tables.comparison(run, task, size)]
-    accepted = tables.acceptance(run)
-    if accepted:
-        parts += ["### Drafts accepted by their place in the chain", accepted]
-    if run.summary.get("differences"):
-        parts += ["### Paired differences, all tasks", tables.differences(run, overall=True)]
-    parts += statistics.section(run)
-    if run.summary.get("differences") and len(run.tasks) > 1:
-        parts.append(_folded("Paired differences task by task", tables.differences(run, overall=False)))
-    failed = tables.failures(run)
-    if failed:
-        parts += ["### Failed generations", failed]
-    parts += budget.section(run, figures[1:])
-    paper_table = tables.paper_comparison(run)
-    if paper_table:
-        parts += [
-            "### The paper's figures beside ours",
-            "Other tasks, another model size, no intervals in the paper: compare directions, not values.",
-            paper_table,
-        ]
-    return parts
-
-
-def _latency(run: LoadedRun, figures: list[str]) -> list[str]:
-    parts = ["## Latency", *(_image(f, "Latency against input length") for f in figures), tables.latency(run)]
-    parts.append(_folded("Percentiles over trials", tables.tails(run)))
-    floor = tables.floor(run)
-    if floor:
-        parts += ["### What the floor allows", *filter(None, [tables.machine(run)]), floor]
-    return [*parts, "### The paper's latency", tables.paper_latency()]
-
-
-def _threshold(run: LoadedRun, figures: list[str]) -> list[str]:
-    parts = ["## Threshold", *(_image(f, "Quality against pad ratio, confidence gate and coin flip") for f in figures)]
-    return [*parts, tables.threshold(run), "### The paper's threshold figure", tables.paper_threshold()]
 
 
 def _provenance(run: LoadedRun) -> str:

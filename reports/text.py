@@ -101,3 +101,13 @@ def series_name(variant: str, keep: float | None = None) -> str:
 def listed(words: Sequence[str]) -> str:
     """``a, b and c``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def image(name: str, text: str) -> str:
+    """A figure on a markdown page; ``text`` for those who do not see it."""
+    return f"![{text}]({name})"
+
+
+def folded(title: str, text: str) -> str:
+    """A part of a page that opens by a click."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"

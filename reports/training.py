@@ -9,7 +9,7 @@ from reports.figures import spread
 from reports.load import LoadedRun
 from reports.paper import paper
 from reports.settle import BETTER, OPEN, WORSE, settled
-from reports.style import DARK, LIGHT, looks
+from reports.style import DARK, LIGHT, Look, looks
 from reports.text import DASH, interval, listed, markdown, number, percent
 
 Row = Mapping[str, Any]
@@ -95,6 +95,21 @@ def figure(run: LoadedRun) -> Any:
     return fig
 
 
+def series(run: LoadedRun) -> list[str]:
+    """None: each panel has looks of its own."""
+    return []
+
+
+def draw(run: LoadedRun, stem: str, styles: Mapping[str, Look]) -> dict[str, Any]:
+    """Quality over kept share, where a row has a gate."""
+    return {stem: figure(run)} if panels(run) else {}
+
+
+def lists(run: LoadedRun) -> dict[str, Any]:
+    """Rows of further tables."""
+    return {name: run.summary.get(name) for name in ("differences", "keys", "trainings")}
+
+
 def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
@@ -109,13 +124,13 @@ def _levels(ax: Any, run: LoadedRun) -> None:
             ax.axhspan(100 * avg["low"], 100 * avg["high"], color=colour, alpha=0.09, linewidth=0)
 
 
-def section(run: LoadedRun, figures: list[str]) -> list[str]:
+def section(run: LoadedRun, names: list[str]) -> list[str]:
     """The study's part of a page: figure, definitions, tables, the paper beside it, what is missing."""
     s = run.summary
     d = s["definitions"]
     parts = [
         "## What training buys",
-        *(f"![Quality against kept share by way of training]({f})" for f in figures),
+        *(f"![Quality against kept share by way of training]({f})" for f in names),
         f"Loose budget, {listed([f'{n} items of {t}' for t, n in s['items'].items()])}, {run.k} samples an item. "
         f"± is half of the 95% interval; intervals: {s['interval']}.",
         "\n".join(

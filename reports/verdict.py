@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.load import ALL_TASKS, BUDGETS, COMPARE, LATENCY, THRESHOLD, LoadedRun
+from reports.kinds import COMPARE, LATENCY, THRESHOLD
+from reports.load import ALL_TASKS, BUDGETS, LoadedRun
 from reports.pace import Pace, batch_one, whole_batch
 from reports.settle import BETTER, OPEN, WORSE, settled
 from reports.text import interval, listed, markdown, number, share

@@ -12,8 +12,6 @@ from pipo.cli import options as o
 if TYPE_CHECKING:
     from pipod.messages import JobInfo
 
-KINDS = ("compare", "latency", "map", "ablate-threshold", "ablate-training", "train-sft", "train-opd")
-
 
 def register(app: typer.Typer) -> None:
     app.command("report")(run)
@@ -62,9 +60,10 @@ def _folders(names: list[str]) -> list[Path]:
 
 def _folder_of(info: JobInfo) -> Path:
     from pipo.errors import BadInput
+    from reports.kinds import ALIASES, KINDS
 
-    if info.kind.removesuffix("-swift") not in (*KINDS, "eval", "merge"):
-        raise BadInput(f"job {info.id} is of kind {info.kind}; a report needs {', '.join(KINDS)}, eval or merge")
+    if info.kind.removesuffix("-swift") not in (*KINDS, *ALIASES, "merge"):
+        raise BadInput(f"job {info.id} is of kind {info.kind}; a report needs {', '.join([*KINDS, *ALIASES])} or merge")
     if info.state != "done":
         raise BadInput(f"job {info.id} is {info.state}; `pipo jobs wait {info.id}` shows how far it is")
     return Path(info.folder)
@@ -74,6 +73,7 @@ def _latest() -> list[Path]:
     """Folders of the latest finished job of each kind that a report has a place for."""
     from pipo.cli.follow import open_client
     from pipo.errors import BadInput
+    from reports.kinds import KINDS
 
     with open_client() as client:
         done = [info for info in client.jobs() if info.state == "done" and Path(info.folder).is_dir()]

@@ -106,7 +106,7 @@ def test_runs_with_one_item_have_no_intervals_and_still_draw(tmp_path: Path) -> 
     text = page(runs, {})
     assert "not settled" in text
     assert ", better" not in text
-    draws = (figures.quality, lambda run: figures.latency(run, looks(series_names(run))), figures.threshold)
+    draws = (figures.quality, lambda run: figures.latency(run, looks(series_names([run]))), figures.threshold)
     for run, draw in zip(runs, draws, strict=True):
         assert draw(run).axes
 
