@@ -1,22 +1,45 @@
-"""``pipo report``: tables, figures and one markdown page from finished runs; drawn in this process."""
+"""``pipo report``: tables, figures and pages of finished runs, drawn in this process; ``report diff`` compares two."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipo.cli import options as o
+from pipo.cli import report_diff
 
 if TYPE_CHECKING:
     from pipod.messages import JobInfo
 
 
-def register(app: typer.Typer) -> None:
-    app.command("report")(run)
+WRITE = "write"  # the command that is meant where none is named
 
 
+class RunsFirst(TyperGroup):
+    """A group in which a word that is no command is a run: ``pipo report 3 4`` needs no word between."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands or args[0] == WRITE:
+            args = [WRITE, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == WRITE else name, command, rest  # usage lines say what people type
+
+
+app = typer.Typer(cls=RunsFirst, rich_markup_mode=None)
+app.command("diff")(report_diff.run)
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="report", help="Write a report on finished runs; diff: what changed between two.")
+
+
+@app.command(WRITE, epilog="pipo report diff A B: what changed from one run to another, with an exit status for gates.")
 def run(
     runs: Annotated[
         list[str] | None,
@@ -29,7 +52,7 @@ def run(
     from pipo.cli.output import note, print_json
 
     o.check_out(out)
-    folders = _folders(runs) if runs else _latest()
+    folders = folders_of(runs) if runs else _latest()
     import reports
 
     page = reports.build(folders, out)
@@ -42,7 +65,8 @@ def run(
     print(page)
 
 
-def _folders(names: list[str]) -> list[Path]:
+def folders_of(names: list[str]) -> list[Path]:
+    """Run folders by their paths or their jobs' numbers. Raises BadInput for what is neither, or not finished."""
     from pipo.cli.follow import open_client
     from pipo.errors import BadInput
 

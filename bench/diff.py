@@ -1,0 +1,287 @@
+"""What changed from one run to another of the same kind, and whether it got worse. Torch-free.
+
+``compare`` returns plain values. A *row* is one variant, task and metric (and budget, or input length)::
+
+    variant, was (its name in the old run), task ("overall": the plain mean over tasks; None for times),
+    budget ("tight" | "loose") or input_tokens, metric, how ("paired" | "unpaired" | "partly paired"),
+    a, b          the metric in the old and in the new run
+    value         b - a; of times b / a
+    low, high     its interval at level 1 - alpha
+    n             questions (unpaired: of the smaller side) or trials
+    p, p_holm     of "no difference"; corrected over all deciding rows (Holm)
+    p_margin      Holm's p of "not worse by more than the margin"; None where the row does not decide
+    bootstrap_low, bootstrap_high   95%, paired, of quality and slots
+    mcnemar       [{"only", "only_reference", "p"}]: avg: one for each sample; pass@k: one, any of the first k;
+                  only: solved by the new run alone
+    detectable    difference that a run of this size would show 4 times of 5; None where the difference is settled
+    decides       whether the exit status hangs on it: rows over all compared tasks, and all rows of times
+    settled       "better" | "worse" | "not settled": by the interval
+    failed        whether it fails the gate
+
+The gate fails on a row whose interval lies wholly beyond the margin and whose ``p_margin`` is below alpha; with
+``non_inferiority`` on every deciding row whose interval does not lie wholly on the good side of the margin (all of them
+must be shown to be good, so nothing is corrected there). Quality counts in points; of slots, tokens and times less is
+better, and a margin is a percentage of the old run's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import compared, diff_runs, stats, stats_paired
+from bench import diff_stats as ds
+from bench.diff_runs import LATENCY, Side
+from bench.scoring import Items, item_values, right
+from bench.stats import Estimate
+from pipo.errors import BadInput
+
+COSTS = ("slots", "tokens")
+TIMES = ("ttft", "first_pair", "tpot16", "tpot")
+BUDGETS = ("tight", "loose")
+Row = dict[str, Any]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to compare and when to fail. ``metrics``, ``tasks``: empty is the default, and all. ``names``: old -> new.
+
+    ``margin``: points of quality, percent of costs and times. Raises BadInput where a value breaks a rule.
+    """
+
+    metrics: list[str] = []
+    tasks: list[str] = []
+    margin: float = 0.0
+    alpha: float = 0.05
+    non_inferiority: bool = False
+    names: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 100:
+            raise BadInput(
+                f"margin {self.margin:g} must lie in [0, 100): points of quality, percent of costs and times"
+            )
+        if not 1e-6 <= self.alpha <= 0.5:
+            raise BadInput(f"alpha {self.alpha:g} must lie in [0.000001, 0.5]; 0.05 is usual")
+        if self.non_inferiority and self.margin == 0:
+            raise BadInput("non-inferiority needs a margin above 0: no run can be shown to be worse by nothing at all")
+
+
+class Found(msgspec.Struct):
+    """A row in the making: oriented parts (above 0 is better), one a task, and the margin on their scale."""
+
+    row: Row
+    parts: list[Estimate]
+    margin: float
+    turn: float = 1.0
+    ratio: bool = False
+
+
+def compare(old: Path, new: Path, settings: Settings) -> dict[str, Any]:
+    """Compare two run folders; see the module's docstring.
+
+    Raises:
+        BadInput: runs that do not compare (the message says why), an unknown metric, task or variant.
+        BadRecord: a folder that is no finished run, or whose records cannot be read.
+    """
+    a, b = diff_runs.read(Path(old)), diff_runs.read(Path(new))
+    diff_runs.check_kinds(a, b)
+    names, notes = diff_runs.match(a, b, settings.names)
+    made = _times(a, b, names, settings, notes) if a.kind == LATENCY else _sampled(a, b, names, settings, notes)
+    rows = settle(made, settings)
+    return {
+        "kind": a.kind, "k": a.k, "a": str(a.folder), "b": str(b.folder), "margin": settings.margin,
+        "alpha": settings.alpha, "non_inferiority": settings.non_inferiority,
+        "rows": rows, "changed": diff_runs.changed(a, b), "notes": list(dict.fromkeys(notes)),
+        "failed": [i for i, r in enumerate(rows) if r["failed"]],
+    }  # fmt: skip
+
+
+def settle(made: Sequence[Found], settings: Settings) -> list[Row]:
+    """The rows with intervals, p values, Holm's correction over those that decide, and the verdicts."""
+    deciding = [f for f in made if f.row["decides"]]
+    plain, beyond = [], []
+    for f in made:
+        f.row["p"] = stats.p_value(f.parts)
+        low, high = ds.interval(f.parts, settings.alpha)
+        f.row["settled"] = "not settled" if low is None or high is None else (
+            "better" if low > 0 else "worse" if high < 0 else "not settled")  # fmt: skip
+        f.row["failed"], f.row["p_margin"] = False, None
+        value = float(stats.combine(f.parts).value)
+        if f.row["decides"]:
+            plain.append(1.0 if f.row["p"] is None else f.row["p"])
+            p = ds.p_beyond(f.parts, f.margin)
+            beyond.append(1.0 if p is None or value >= -f.margin else p)
+            if settings.non_inferiority:
+                f.row["failed"] = low is None or low <= -f.margin
+            else:
+                f.row["failed"] = high is not None and high < -f.margin
+        _shown(f, value, low, high)
+    for f, p, q in zip(deciding, stats_paired.holm(plain), stats_paired.holm(beyond), strict=True):
+        f.row["p_holm"], f.row["p_margin"] = None if f.row["p"] is None else p, q
+        if not settings.non_inferiority:
+            f.row["failed"] = f.row["failed"] and q < settings.alpha
+    return [f.row for f in made]
+
+
+def _shown(f: Found, value: float, low: float | None, high: float | None) -> None:
+    """Value and interval as people read them: b - a, or b / a."""
+    ends = [low, high] if f.turn > 0 else [None if e is None else 0.0 - e for e in (high, low)]
+    if f.ratio:
+        ends = [None if e is None else math.exp(e) for e in ends]
+    f.row["value"] = math.exp(f.turn * value) if f.ratio else value if f.turn > 0 else 0.0 - value
+    f.row["low"], f.row["high"] = ends
+    if f.row["settled"] != "not settled":
+        f.row["detectable"] = None
+
+
+def _sampled(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: list[str]) -> list[Found]:
+    tasks = diff_runs.common_tasks(a, b, settings.tasks)
+    known = ["avg", *(f"pass@{k}" for k in range(1, a.k + 1)), *COSTS]
+    best = max((k for k in a.run.spec.get("pass_at") or [a.k] if k <= a.k), default=a.k)
+    metrics = _checked(settings.metrics, known, ["avg", f"pass@{best}"] if best > 1 else ["avg"])
+    found = []
+    for name, was in names.items():
+        here = [t for t in tasks if (was, t) in a.samples and (name, t) in b.samples]
+        if len(here) < len(tasks):
+            notes.append(f"{name} has no records of {', '.join(t for t in tasks if t not in here)} in one of the runs")
+        for budget in BUDGETS if here else ():
+            for metric in metrics:
+                parts = [_task(a, b, t, (was, name), budget, metric, notes) for t in here]
+                if len(parts) > 1:
+                    found.append(_row(parts, "overall", True, settings))
+                found += [_row([p], p.task, len(parts) == 1, settings) for p in parts]
+    if not found:
+        raise BadInput(f"no records to compare: the runs share no task of {', '.join(tasks)} for a variant of both")
+    return sorted(found, key=lambda f: not f.row["decides"])
+
+
+def _checked(asked: list[str], known: list[str], default: list[str]) -> list[str]:
+    for metric in asked:
+        if metric not in known:
+            raise BadInput(f"metric {metric!r} is none of these runs'; they have {', '.join(known)}")
+    return list(dict.fromkeys(asked)) or default
+
+
+class Part(msgspec.Struct):
+    """The difference on one task, new minus old, and what a row says about it."""
+
+    task: str
+    head: Row
+    estimate: Estimate
+    a: float
+    b: float
+    n: int
+    pair: compared.Paired | None
+    each: list[stats_paired.McNemar]
+
+
+def _task(
+    a: Side, b: Side, task: str, pair: tuple[str, str], budget: str, metric: str, notes: list[str]
+) -> Part:  # fmt: skip
+    was, now = a.samples[pair[0], task], b.samples[pair[1], task]
+    slots = a.run.budgets[task][budget]
+    old, new = (_mean(item_values(side, metric, slots)) for side in (was, now))
+    head = {"variant": pair[1], "was": pair[0], "budget": budget, "metric": metric}
+    why, seeds = diff_runs.why_unpaired(a, b, task, pair)
+    if why:
+        notes.append(f"{why}: unpaired, errors clustered by question")
+        gap = ds.unpaired(_alone(now, metric, slots), _alone(was, metric, slots))
+        return Part(task, head, gap, old, new, min(len(was), len(now)), None, [])
+    if not seeds:
+        notes.append(f"{task}: the same questions with other seeds; paired by question, not by sample")
+    found = compared.pair(now, was, metric, slots)
+    return Part(task, head, found.estimate, old, new, len(was), found, _tests(now, was, metric, slots, found))
+
+
+def _mean(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _alone(items: Items, metric: str, slots: int) -> Estimate:
+    """One side's own estimate, clustered by question; the values of ``bench.summary``, with intervals for shares."""
+    values = item_values(items, metric, slots)
+    sizes = [len(items[i]) for i in values]
+    if metric in COSTS:
+        return stats.ratio([v * s for v, s in zip(values.values(), sizes, strict=True)], sizes)
+    if metric == "avg":
+        return stats.share(list(values.values()), sizes, most=float(sum(sizes)))
+    k = int(metric.removeprefix("pass@"))
+    return stats.share(list(values.values()), most=float(sum(s // k for s in sizes)))
+
+
+def _tests(
+    now: Items, was: Items, metric: str, slots: int, found: compared.Paired
+) -> list[stats_paired.McNemar]:  # fmt: skip
+    """McNemar's test for each sample of avg, for all of the first k of pass@k."""
+    if metric != "avg" or found.mcnemar is None:
+        return [found.mcnemar] if found.mcnemar else []
+    k = min(len(s) for items in (now, was) for s in items.values())
+    return [
+        stats_paired.mcnemar(*([right(side[i][j], slots) for i in sorted(was)] for side in (now, was)))
+        for j in range(k)
+    ]  # fmt: skip
+
+
+def _row(parts: list[Part], task: str, decides: bool, settings: Settings) -> Found:
+    head, metric = parts[0].head, parts[0].head["metric"]
+    old, new = (sum(getattr(p, side) for p in parts) / len(parts) for side in ("a", "b"))
+    whole = all(p.pair for p in parts)
+    how = "paired" if whole else "partly paired" if any(p.pair for p in parts) else "unpaired"
+    pairs = [p.pair for p in parts if p.pair]
+    drawn = stats_paired.bootstrap([p.gaps for p in pairs]) if whole else None
+    spreads = [p.variances for p in pairs if p.variances]
+    need = stats_paired.needs(compared.POINTS, spreads) if whole and len(spreads) == len(parts) else None
+    each = zip(*(p.each for p in parts), strict=False) if whole else ()
+    low, high = drawn or (None, None)
+    row = {
+        "variant": head["variant"], "was": head["was"], "task": task, "budget": head["budget"], "metric": metric,
+        "how": how, "a": old, "b": new, "n": sum(p.n for p in parts), "p_holm": None,
+        "bootstrap_low": low, "bootstrap_high": high,
+        "mcnemar": [msgspec.to_builtins(stats_paired.mcnemar_of(tests)) for tests in each] or None,
+        "detectable": need and need["detectable"], "decides": decides,
+    }  # fmt: skip
+    cost = metric in COSTS
+    estimates = [ds.turned(p.estimate) if cost else p.estimate for p in parts]
+    return Found(row, estimates, settings.margin / 100 * (old if cost else 1.0), -1.0 if cost else 1.0)
+
+
+def _times(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: list[str]) -> list[Found]:
+    if settings.tasks:
+        raise BadInput(f"--task {settings.tasks[0]} has no effect on latency runs; leave it out")
+    metrics = _checked(settings.metrics, list(TIMES), ["ttft", "tpot16" if a.statistic == "mean" else "tpot"])
+    for word, of in (("devices", "device"), ("numbers of cores", "cpu_count"), ("threads", "threads")):
+        one, other = (getattr(side.run.provenance, of) for side in (a, b))
+        if one != other:
+            notes.append(f"the {word} differ ({one}, {other}): the ratios say as much about machines as about the code")
+    notes.append("two runs are two moments of a machine; what changed on it between them is in no interval")
+    found = []
+    for name, was in names.items():
+        lengths = [n for arm, n in b.trials if arm == name and (was, n) in a.trials]
+        odd = {n for arm, n in a.trials if arm == was} ^ {n for arm, n in b.trials if arm == name}
+        if odd:
+            notes.append(f"{name}: input lengths in one run only, not compared: {', '.join(map(str, sorted(odd)))}")
+        for length in sorted(lengths):
+            for metric in metrics:
+                old, new = (
+                    [t for r in side.trials[arm, length] if (t := getattr(r, f"{metric}_s")) > 0]
+                    for side, arm in ((a, was), (b, name))
+                )
+                if old and new:
+                    at = {"variant": name, "was": was, "task": None, "input_tokens": length, "metric": metric}
+                    found.append(_time(old, new, a.statistic, settings, at))
+    if not found:
+        raise BadInput("no input length in common; run one again with the other's --input-length")
+    return found
+
+
+def _time(old: list[float], new: list[float], statistic: str, settings: Settings, head: Row) -> Found:
+    a, b = (sum(x) / len(x) if statistic == "mean" else stats.quantile(x, 0.5) for x in (old, new))
+    row = {
+        **head, "how": "unpaired", "a": a, "b": b, "n": min(len(old), len(new)), "p_holm": None, "mcnemar": None,
+        "detectable": None, "decides": True,
+    }  # fmt: skip
+    return Found(row, [ds.faster(new, old, statistic)], math.log1p(settings.margin / 100), -1.0, ratio=True)
