@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from bench import loading, provenance, record
+from bench import grading, loading, provenance, record
 from bench.compare import pick_references
 from bench.record import Record, Run
 from bench.session import fixed_order
@@ -45,12 +45,16 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         ctx.check()
         records += record.read(folder / "records.jsonl")
     record.rewrite(ctx.folder / "records.jsonl", records)
-    references = pick_references(whole.spec.get("references"), whole.variants) if whole.kind == "compare" else []
-    summary = summarise(
-        whole, fixed_order(records), k=whole.spec["k"], pass_at=whole.spec["pass_at"], references=references
-    )
+    summary = summary_of(whole, records)
     record.write_json(ctx.folder / "summary.json", summary)
     return summary
+
+
+def summary_of(run: Run, records: list[Record]) -> dict[str, Any]:
+    """The summary of a comparison or evaluation from its header and all its records."""
+    references = pick_references(run.spec.get("references"), run.variants) if run.kind == "compare" else []
+    summary = summarise(run, fixed_order(records), k=run.spec["k"], pass_at=run.spec["pass_at"], references=references)
+    return grading.sealed(summary, grading.tally(records))
 
 
 def in_order(found: list[tuple[Path, Run]]) -> list[tuple[Path, Run]]:

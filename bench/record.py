@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from bench.scorers.verdict import Verdict
 from pipo.engine.types import Draft, Method, Sampling
 from pipo.errors import BadRecord
 
 SCHEMA = 1
+AT_ONCE = 1000  # records that a rewriting holds in memory
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +36,9 @@ class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample")
     ``places``: ids with PADs (``pad_id``) where drafts were rejected; pair methods have two places a slot.
     ``token_times_s``: one time per real token. ``first_pair_s``: when the first pair was complete (pair methods) or two
     tokens were out. ``steps``: engine steps that gave anything, the prefill among them.
+
+    ``judged``: whether ``correct`` is a verdict already; until then it is False (bench/grading.py). ``verdict``: how it
+    was found; None where that is plain (``answer`` and ``gold`` compared as texts) or not known (older records).
     """
 
     variant: str
@@ -57,6 +63,8 @@ class SampleRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="sample")
     first_pair_s: float = -1.0
     token_times_s: list[float] = []
     error: str | None = None
+    judged: bool = True
+    verdict: Verdict | None = None
 
 
 class LatencyRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="latency"):
@@ -157,8 +165,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
-def append(path: Path, records: Iterable[Record]) -> None:
-    """Append records as JSON lines and fsync, so that an item written is an item kept.
+def append(path: Path, records: Iterable[msgspec.Struct]) -> None:
+    """Append records (or other structs) as JSON lines and fsync, so that an item written is an item kept.
 
     A torn last line, left by a kill, is cut off first.
     """
@@ -169,11 +177,14 @@ def append(path: Path, records: Iterable[Record]) -> None:
         os.fsync(f.fileno())
 
 
-def rewrite(path: Path, records: Iterable[Record]) -> None:
-    """Replace a record file by these records, by rename."""
+def rewrite(path: Path, records: Iterable[msgspec.Struct]) -> None:
+    """Replace a record file by these records, by rename; they need not fit into memory."""
     tmp = path.with_name(path.name + ".tmp")
     tmp.unlink(missing_ok=True)
-    append(tmp, records)
+    left = iter(records)
+    append(tmp, islice(left, AT_ONCE))
+    while part := list(islice(left, AT_ONCE)):
+        append(tmp, part)
     os.replace(tmp, path)
 
 

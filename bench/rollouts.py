@@ -2,7 +2,8 @@
 
 A run folder as any other (bench/session.py), and ``questions.jsonl``: each question as the teacher saw it. Samples keep
 the text as it was written, EOS and other marks included, and their ids; times and drafts are left out. A shard holds
-every N-th question with the seeds that the whole run gives them.
+every N-th question with the seeds that the whole run gives them. Lab answers are compared as texts, others scored as
+mathematics, programs by their tests (docs/SCORING.md).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from bench.record import Record, SampleRecord, Variant
 from bench.runner import Generation
 from bench.session import SampleSpec, Session
 from bench.summary import throughput
-from bench.tasks import DEFAULT_BUDGETS, Item, Task, boxed
+from bench.tasks import DEFAULT_BUDGETS, READ, Item, Task
 from bench.timing import Trace
+from pipo.data.benchmarks import Program
+from pipo.data.benchmarks.items import Case
 from pipo.data.lines import write_lines
 from pipo.data.questions import Question, read_questions, take_shard
 from pipo.data.texts import prompt_text
@@ -80,10 +83,15 @@ class RolloutSession(Session):
 
     generation = RolloutGeneration
 
-    def records(self) -> list[Record]:
+    def _read(self) -> list[Record]:
         if not self.path.exists():
             return []
         return [bare(r) for r in record.each(self.path)]
+
+    def _text_of(self, r: SampleRecord) -> str:
+        """Decoded again, without the marks that its text has."""
+        ids = [place for place in r.places if place != r.pad_id]
+        return self.loaded[self._key(self.variants[0])].tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def bare(r: Record) -> Record:
@@ -100,8 +108,9 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         throughput, folder.
 
     Raises:
-        BadInput: a setting out of range, questions without an answer to score by, an empty shard, a chat template that
-            is missing. BadRecord: a question file that cannot be read. BadModel: a model that cannot be used.
+        BadInput: a setting out of range, questions without an answer or tests to score by, programs that cannot be run
+            here, an empty shard, a chat template that is missing. BadRecord: a question file that cannot be read.
+            BadModel: a model that cannot be used.
     """
     from pipo.model import load_tokenizer
 
@@ -131,11 +140,11 @@ def choose(settings: RolloutSpec) -> list[tuple[int, Question]]:
         if settings.levels is not None:
             raise BadInput(f"levels {settings.levels} have no effect on {settings.questions}; they belong to lab tasks")
         every = read_questions(Path(settings.questions))[: settings.limit]
-    untold = [q for q in every if q.answer is None]
+    untold = [q for q in every if q.answer is None and not q.tests]
     if untold:
         raise BadInput(
-            f"{len(untold)} of {len(every)} questions ({untold[0].task}/{untold[0].id} the first) have no answer, and "
-            "programs are not run here; take them out, or score them elsewhere"
+            f"{len(untold)} of {len(every)} questions ({untold[0].task}/{untold[0].id} the first) have neither an "
+            "answer nor tests to be scored by; take them out"
         )
     return take_shard(list(enumerate(every)), settings.shard)
 
@@ -154,7 +163,7 @@ def as_row(question: Question) -> dict[str, Any]:
 
 
 def make_tasks(settings: RolloutSpec, questions: Sequence[Question], texts: Sequence[str]) -> list[Task]:
-    """The questions as tasks, in their order; boxes are read as the lab's where they are."""
+    """The questions as tasks, in their order. Raises BadInput where a task has answers and programs."""
     lab = settings.questions in TASKS
     loose = DEFAULT_BUDGETS["loose"]
     if lab and settings.questions in (own := lab_manifest(settings.family).tasks):
@@ -162,9 +171,26 @@ def make_tasks(settings: RolloutSpec, questions: Sequence[Question], texts: Sequ
     slots = settings.slots or loose
     items: dict[str, list[Item]] = {}
     for q, text in zip(questions, texts, strict=True):
-        items.setdefault(q.task, []).append(Item(str(q.id), text, str(q.answer), q.level))
-    read = extract_answer if lab else boxed
-    return [Task(name, found, {"tight": slots, "loose": slots}, read) for name, found in items.items()]
+        items.setdefault(q.task, []).append(Item(str(q.id), text, q.answer or "", q.level, program=program_of(q)))
+    made = []
+    for name, found in items.items():
+        programs = sum(i.program is not None for i in found)
+        if programs not in (0, len(found)):
+            raise BadInput(f"{programs} of {len(found)} questions of {name} are programs; give them their own task")
+        scorer = "exact" if lab else "code" if programs else "math"
+        read = extract_answer if lab else READ[scorer]
+        made.append(Task(name, found, {"tight": slots, "loose": slots}, read, scorer))
+    return made
+
+
+def program_of(q: Question) -> Program | None:
+    """What a question's program is judged by: Python from standard input to standard output; None with an answer."""
+    if q.answer is not None:
+        return None
+    tests = [Case(t.get("input", ""), t.get("output", "")) for t in q.tests or ()]
+    return Program(
+        form="stdin", tests=tests, checker=q.checker, time_limit=q.time_limit, memory_limit=q.memory_limit
+    )  # fmt: skip
 
 
 def summarise(settings: RolloutSpec, session: RolloutSession) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Generating k samples of every item by one variant, through an engine, into records: resumable, batch kept full.
 
 A record file gets whole items: all k samples of an item and what the engine put out meanwhile, in one fsynced write.
-What is there already is never computed again. A sample's seed depends on run seed, task, item and sample number alone,
+What is there already is never computed again. Verdicts that take time come later (bench/grading.py): an engine does not
+wait for a judge. A sample's seed depends on run seed, task, item and sample number alone,
 so every variant gets the same seeds, and neither order nor interruptions change a sample.
 """
 
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import record
+from bench.grading import Asked, Grader, first_look, key_of
 from bench.record import Record, SampleRecord, ThroughputRecord, Variant
-from bench.tasks import Item, Task, is_right
+from bench.scorers.judge import Answer
+from bench.tasks import Item, Task
 from bench.timing import Trace
 from pipo.engine.types import Event, Request, Sampling
 from pipo.errors import BadInput, BadModel, PipoError
@@ -97,7 +100,10 @@ class Progress:
 
 
 class Generation:
-    """One variant on one task: feeds the engine items as places get free, and writes items as they finish."""
+    """One variant on one task: feeds the engine items as places get free, and writes items as they finish.
+
+    ``grader``: judges those that are written; without one they stay as they are, to be judged later.
+    """
 
     def __init__(
         self,
@@ -111,15 +117,17 @@ class Generation:
         sampling: Sampling,
         max_batch: int,
         path: Path,
+        grader: Grader | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.variant, self.task = engine, tokenizer, variant, task
-        self.k, self.seed, self.sampling, self.path = k, seed, sampling, path
+        self.k, self.seed, self.sampling, self.path, self.grader = k, seed, sampling, path, grader
         self.batch = max(max_batch, k)
         self.prefix = f"{next(_run_numbers)}/{variant.name}/{task.name}"
         self.traces: dict[str, Trace] = {}
         self.open: dict[str, tuple[Item, int, int, dict[int, str]]] = {}  # item id -> item, prompt length, left, ids
         self.where: dict[str, tuple[str, int]] = {}  # request id -> item id, sample
         self.refused: list[Event] = []  # requests that the engine did not take
+        self.asked: list[Asked] = []  # samples of this step that need a judge
         self.running = self.steps = 0
         self._new_stretch()
 
@@ -189,6 +197,9 @@ class Generation:
         if done:
             rows = [r for item_id in done for r in self._records(item_id)]
             record.append(self.path, [*rows, self.out])
+            if self.grader is not None:
+                self.grader.put(self.asked)
+            self.asked = []
             self._new_stretch()
         return len(done), tokens
 
@@ -205,16 +216,18 @@ class Generation:
 
     def _record(self, item: Item, length: int, sample: int, trace: Trace) -> SampleRecord:
         text = self.tokenizer.decode(trace.tokens, skip_special_tokens=True)
-        answer = self.task.extract(text)
-        finish = trace.finish or "failed"
-        return SampleRecord(
+        made = SampleRecord(
             variant=self.variant.name, task=self.task.name, item=item.id, sample=sample, level=item.level,
             seed=sample_seed(self.seed, self.task.name, item.id, sample), prompt_tokens=length, places=trace.places,
-            pad_id=self.engine.model.config.pad_token_id, text=text, answer=answer, gold=item.gold, finish=finish,
-            correct=finish == "eos" and is_right(answer, item.gold), slots=trace.slots, tokens=len(trace.tokens),
-            drafts=trace.drafts, steps=trace.steps, ttft_s=trace.ttft, first_pair_s=trace.first_pair,
-            token_times_s=trace.times, error=trace.error,
+            pad_id=self.engine.model.config.pad_token_id, text=text, answer=self.task.extract(text), gold=item.gold,
+            finish=trace.finish or "failed", slots=trace.slots, tokens=len(trace.tokens), drafts=trace.drafts,
+            steps=trace.steps, ttft_s=trace.ttft, first_pair_s=trace.first_pair, token_times_s=trace.times,
+            error=trace.error,
         )  # fmt: skip
+        seen = first_look(made, self.task.scorer)
+        if not seen.judged:
+            self.asked.append(Asked(key_of(made), self.task.scorer, Answer(text, item.gold, item.program)))
+        return seen
 
 
 @contextmanager

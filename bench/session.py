@@ -5,23 +5,30 @@ compare, eval and the threshold study are three orders of calling ``Session.gene
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
-from bench import engines, loading, prompts, provenance, record
+from bench import engines, grading, loading, prompts, provenance, record
 from bench.engines import EngineSpec
 from bench.fit import fit
+from bench.grading import Asked, Grader
 from bench.loading import Loaded
 from bench.record import Record, Run, SampleRecord, Variant
 from bench.runner import Generation, Progress, finished
+from bench.scorers.judge import Answer
 from bench.scoring import check_pass_at
-from bench.tasks import Task, check_scored, fingerprint, load_tasks
+from bench.tasks import Task, fingerprint, load_tasks
 from pipo.data.benchmarks import parse_slice
 from pipo.data.questions import parse_shard
 from pipo.engine.types import Sampling
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
+
+JUDGED_LATER = ("eval", "compare")  # kinds that may leave judging for later
 
 
 class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +39,8 @@ class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     puts shards together). ``slots``: loose budget in place of the tasks' own. ``thinking``: the chat template's
     ``enable_thinking``; None leaves it to the template. ``data``: folder of benchmarks, default PIPO_DATA.
     ``max_batch``: most requests in the engine at once. ``family``: folder of a lab family that ``lab/...`` and lab
-    tasks mean; default the shipped one.
+    tasks mean; default the shipped one. ``score``: False leaves what takes time to judge for bench/score.py.
+    ``unsafe``: run a model's code without walls where none can be had (bench/sandbox/probe.py).
     """
 
     tasks: list[str] | None = None
@@ -48,6 +56,8 @@ class SampleSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     shard: str | None = None
     thinking: bool | None = None
     data: str | None = None
+    score: bool = True
+    unsafe: bool = False
     # Unset they are left out of the settings, so that runs made before them can go on.
     NEWER: ClassVar[tuple[str, ...]] = ("slice", "shard", "thinking")
 
@@ -81,7 +91,7 @@ class Session:
             spec.tasks, limit=spec.limit, slots=spec.slots, family=spec.family, part=spec.slice, shard=spec.shard,
             data=spec.data,
         )  # fmt: skip
-        check_scored(self.tasks)
+        self._check_scoring(kind)
         self.loaded: dict[tuple[str, str], Loaded] = {}
         engines.check_usable(spec)
         for v in variants:
@@ -96,12 +106,46 @@ class Session:
                 loaded.engine.resize(max_batch=spec.max_batch)
         self.path = ctx.folder / "records.jsonl"
         self.run = self._open(kind)
-        self.done = finished(self.records(), spec.k)
-        drop_unfinished(self, self.done)
+        self.done = finished(self._read(), spec.k)
+        drop_unfinished(self.path, self._read(), self.done)
+        self.judged: dict[str, Any] | None = None
+        self.grader = Grader(ctx.folder / grading.JOURNAL, unsafe=spec.unsafe) if spec.score else None
+        self._take_up()
         total = len(variants) * sum(len(t.items) for t in self.tasks) * spec.k
         self.progress = Progress(ctx, total, len(self.done) * spec.k)
         if tasks is None:
             self._say()
+
+    def _check_scoring(self, kind: str) -> None:
+        if not self.spec.score and kind not in JUDGED_LATER:
+            raise BadInput(f"score false: {kind} needs verdicts at once; only {' and '.join(JUDGED_LATER)} can wait")
+        grading.check_programs(self.tasks)
+        if self.spec.score and grading.check_way(self.tasks, self.spec.unsafe) == "none":
+            self.ctx.emit("log", text="code of the model runs with your rights, as was said; it is not shut in")
+
+    def _take_up(self) -> None:
+        """Judge what an earlier call wrote and did not come to judge; rulings on what is not there any more go."""
+        rulings = grading.read_rulings(self.ctx.folder / grading.JOURNAL)
+        waiting = [r for r in record.each(self.path) if isinstance(r, SampleRecord) and not r.judged]
+        kept = [rulings[key] for r in waiting if (key := grading.key_of(r)) in rulings]
+        if len(kept) < len(rulings):
+            record.rewrite(self.ctx.folder / grading.JOURNAL, kept)
+        if self.grader is None:
+            return
+        tasks = {t.name: t for t in self.tasks}
+        programs = {(t.name, i.id): i.program for t in self.tasks for i in t.items}
+        self.grader.put(
+            [
+                Asked(grading.key_of(r), tasks[r.task].scorer,
+                      Answer(self._text_of(r), r.gold, programs[r.task, r.item]))
+                for r in waiting
+                if grading.key_of(r) not in rulings
+            ]
+        )  # fmt: skip
+
+    def _text_of(self, r: SampleRecord) -> str:
+        """A sample's text as its scorer reads it."""
+        return r.text
 
     def _say(self) -> None:
         """What is worth knowing about the tasks and how each model is asked, once each."""
@@ -119,12 +163,14 @@ class Session:
     def _open(self, kind: str) -> Run:
         marks = {name: loading.fingerprint(m.folder) for (name, _), m in self.loaded.items()}
         given = msgspec.to_builtins(self.spec)
-        for key in ("engine", "server", "data"):  # where items lay does not matter, what they are does
+        # Where items lay does not matter, what they are does; nor does when samples are judged, but by what.
+        for key in ("engine", "server", "data", "score", "unsafe"):
             del given[key]
         for key in self.spec.NEWER:
             if given[key] is None:
                 del given[key]
         sources = {t.name: t.source for t in self.tasks if t.source}
+        scorers = grading.marks(self.tasks)
         settings: dict[str, Any] = {
             "kind": kind,
             **given,
@@ -132,6 +178,7 @@ class Session:
             "variants": msgspec.to_builtins(self.variants),
             "tasks": {t.name: t.fingerprint or fingerprint(t.items) for t in self.tasks},
             **({"benchmarks": sources} if sources else {}),
+            **({"scorers": scorers} if scorers else {}),
             "pass_at": self.pass_at,
             "fingerprints": marks,
         }
@@ -146,8 +193,27 @@ class Session:
         return provenance.open_run(self.ctx.folder, run)
 
     def records(self) -> list[Record]:
-        """All records there are by now."""
+        """All records there are by now, judged if the settings say so; waits for the judge."""
+        if self.grader is not None:
+            with self._giving_up():
+                self.grader.drain(self.ctx)
+        grading.fold(self.path, self.ctx.folder / grading.JOURNAL)
+        found = self._read()
+        self.judged = grading.tally(found)
+        return found
+
+    def _read(self) -> list[Record]:
         return record.read(self.path, allow_empty=True)
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Whatever ends the job early ends its judge too."""
+        try:
+            yield
+        except BaseException:
+            if self.grader is not None:
+                self.grader.close()
+            raise
 
     def generate(self, variant: Variant, task: Task) -> None:
         """Generate the items of a task that the run folder lacks for this variant."""
@@ -162,11 +228,19 @@ class Session:
         generation = self.generation(
             loaded.engine, loaded.tokenizer, variant, task, k=self.spec.k, seed=self.spec.seed,
             sampling=self.spec.sampling, max_batch=min(self.spec.max_batch, loaded.engine.max_batch), path=self.path,
+            grader=self.grader,
         )  # fmt: skip
-        generation.run(missing, self.ctx, self.progress)
+        with self._giving_up():
+            generation.run(missing, self.ctx, self.progress)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Write summary.json, the last file of a run; returns the summary."""
+        """Write summary.json, the last file of a run; returns it, with how samples were judged (grading.sealed)."""
+        judged = self.judged or grading.tally(self.records())
+        if judged["unjudged"]:
+            run = self.ctx.job_id if self.ctx.job_id.isdecimal() else self.ctx.folder
+            left = judged["unjudged"]
+            self.ctx.emit("log", text=f"{left} samples are not judged yet; `pipo eval score {run}` judges them")
+        summary = grading.sealed(summary, judged)
         record.write_json(self.ctx.folder / "summary.json", summary)
         return summary
 
@@ -180,11 +254,14 @@ def fixed_order(records: list[Record]) -> list[Record]:
     return sorted(records, key=key)
 
 
-def drop_unfinished(session: Session, done: set[tuple[str, str, str]]) -> None:
-    """Take samples of items that a kill left incomplete out of the record file; they are generated again."""
+def drop_unfinished(path: Path, found: list[Record], done: set[tuple[str, str, str]]) -> None:
+    """Take samples of items that a kill left incomplete out of a record file; they are generated again.
+
+    ``found``: its records; what is bulky may be left out of them.
+    """
 
     def kept(r: Record) -> bool:
         return not isinstance(r, SampleRecord) or (r.variant, r.task, r.item) in done
 
-    if not all(map(kept, session.records())):  # as a rule they are, and ``records`` may leave out what is bulky
-        record.rewrite(session.path, filter(kept, record.read(session.path)))
+    if not all(map(kept, found)):
+        record.rewrite(path, (r for r in record.each(path) if kept(r)))

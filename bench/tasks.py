@@ -7,7 +7,6 @@ with ``schema``, ``prompt`` and the like the TOML is that of a benchmark (pipo/d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from bench import provenance
+from bench.scorers.reading import choice_of, last_boxed
 from pipo.data import benchmarks
 from pipo.data.benchmarks import Definition, Program
 from pipo.data.benchmarks.definitions import DEFAULT_BUDGETS
@@ -24,8 +24,6 @@ from pipo.errors import BadInput, BadRecord
 from pipo.lab import TASKS, extract_answer, items, lab_manifest
 
 __all__ = ["DEFAULT_BUDGETS", "Item", "Task", "boxed", "is_right", "load_task", "load_tasks", "read_items"]
-UNSCORED = ("code",)  # scorers whose answers nothing here can judge
-FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -46,9 +44,9 @@ class Item(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """Items of one task with its budgets in slots, {"tight", "loose"}, and how an answer is read from a text.
 
-    ``scorer``: exact, math, choice or code. ``fingerprint``: of the items before a shard was taken, so that all shards
-    of a run have the same. ``source``: what decides the prompts, and where the items come from; empty for the lab's.
-    ``notes``: what a person should know.
+    ``scorer``: exact (the answer compared as text), math, choice or code (docs/SCORING.md). ``fingerprint``: of the
+    items before a shard was taken, so that all shards of a run have the same. ``source``: what decides the prompts, and
+    where the items come from; empty for the lab's. ``notes``: what a person should know.
     """
 
     name: str
@@ -86,10 +84,14 @@ def is_right(answer: str | None, gold: str) -> bool:
     return answer is not None and answer.strip() == gold.strip()
 
 
-def code_block(text: str) -> str | None:
-    """What stands in the last whole block between lines of three backquotes; or None."""
-    blocks = FENCE.findall(text)
-    return blocks[-1] if blocks else None
+def no_answer(text: str) -> None:
+    """Of a program: what it does counts, not how it reads, so there is nothing that two samples could agree on."""
+
+
+# How an answer is read, as the scorer of that name reads it.
+READ: dict[str, Callable[[str], str | None]] = {
+    "exact": boxed, "math": last_boxed, "choice": choice_of, "code": no_answer,
+}  # fmt: skip
 
 
 def load_task(
@@ -125,13 +127,6 @@ def fingerprint(found: Sequence[Item]) -> str:
     return provenance.settings_hash({"items": plain})
 
 
-def check_scored(found: Sequence[Task]) -> None:
-    """Raise BadInput for tasks whose answers cannot be judged here."""
-    for task in found:
-        if task.scorer in UNSCORED:
-            raise BadInput(f"{task.name} asks for programs, which are not run here yet; name other tasks")
-
-
 def _whole(name: str, limit: int | None, slots: int | None, family: str | None, data: str | None) -> Task:
     if name in TASKS:
         found = items(name, "test", limit, family=family) if limit else items(name, "test", family=family)
@@ -156,9 +151,8 @@ def _benchmark(found: benchmarks.Benchmark, slots: int | None) -> Task:
     made = [
         Item(a.entry.id, a.plain, a.entry.gold, a.entry.level, a.messages, a.entry.program) for a in found.items
     ]  # fmt: skip
-    extract = code_block if of.scorer == "code" else boxed
     budgets = _budgets(msgspec.to_builtins(of.budgets), slots)
-    return Task(of.name, made, budgets, extract, of.scorer, source=describe(of), notes=found.notes)
+    return Task(of.name, made, budgets, READ[of.scorer], of.scorer, source=describe(of), notes=found.notes)
 
 
 def describe(of: Definition) -> dict[str, Any]:

@@ -140,15 +140,21 @@ def _bases(a: str, g: str) -> Verdict | None:
     return Verdict(same, "the same digits" if same else f"{shown(a)} is not {shown(g)}", "number")
 
 
-def score_choice(text: str, gold: str) -> Verdict:
-    """A choice: the letter in the last box, or a text that is a letter alone, or the last "answer is X"."""
+def choice_of(text: str) -> str | None:
+    """The letter in the last box, or a text that is a letter alone, or the last "answer is X"; else None."""
     boxed = last_boxed(text)
     found = _LETTER.fullmatch(normalised(text if boxed is None else boxed)[:MOST_ANSWER])
-    letter = found[1] if found else None
-    if letter is None and boxed is None:
-        said = _SAID.findall(text)
-        letter = said[-1].upper() if said else None
+    if found or boxed is not None:
+        return found[1] if found else None
+    said = _SAID.findall(text)
+    return said[-1].upper() if said else None
+
+
+def score_choice(text: str, gold: str) -> Verdict:
+    """A choice by its letter (``choice_of``)."""
+    letter = choice_of(text)
     if letter is None:
+        boxed = last_boxed(text)
         where = "the text" if boxed is None else f"the box {shown(boxed)}"
         return Verdict(False, f"no single letter in {where}")
     right = letter == gold.strip().strip("()").upper()

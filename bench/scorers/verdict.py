@@ -9,7 +9,7 @@ import msgspec
 By = Literal["exact", "normalised", "number", "symbolic", "letter", "execution", "none"]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """Right or wrong, why in words, and by which means that was found (``none``: there was nothing to compare).
 
     ``limit``: a limit ended the matter, so that it is wrong for lack of an answer in time. ``cpu_s``, ``wall_s``:

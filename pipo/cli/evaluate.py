@@ -1,7 +1,9 @@
-"""``pipo eval MODEL``: one model and method on tasks; ``pipo eval check-scorers``: whether scoring can be trusted."""
+"""``pipo eval MODEL``: one model and method on tasks; ``pipo eval score``: a run judged later, or once more;
+``pipo eval check-scorers``: whether scoring can be trusted."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,16 +32,30 @@ class ModelFirst(TyperGroup):
 
 
 app = typer.Typer(cls=ModelFirst, rich_markup_mode=None)
+NoScore = Annotated[
+    bool, typer.Option("--no-score", help="Generate only; `pipo eval score` judges what takes time to judge, later.")
+]
+Unsafe = Annotated[
+    bool, typer.Option("--unsafe-code-execution", help="Run code with your own rights where it cannot be shut in.")
+]
 
 
 def register(root: typer.Typer) -> None:
-    root.add_typer(app, name="eval", help="Score one model with one decoding method; check-scorers: check the scorers.")
+    root.add_typer(
+        app, name="eval", help="Score one model with one decoding method; score: judge a run; check-scorers."
+    )
 
 
 app.command(TASKS, hidden=True)(t.run)
 
 
-@app.command(MODEL, epilog="pipo eval check-scorers: whether the scorers can be trusted. pipo eval --list: tasks.")
+EPILOG = (
+    "pipo eval score: judge a run that was only generated, or once more. pipo eval check-scorers: whether the scorers "
+    "can be trusted. pipo eval --list: tasks."
+)
+
+
+@app.command(MODEL, epilog=EPILOG)
 def run(
     model: Annotated[str, typer.Argument(help="A lab name such as lab/pipo-opd, or a model folder.")],
     task: o.Tasks = None,
@@ -69,6 +85,8 @@ def run(
     memory_fraction: o.MemoryFraction = None,
     radix_cache: o.RadixCache = None,
     family: o.Family = None,
+    no_score: NoScore = False,
+    unsafe: Unsafe = False,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -91,17 +109,67 @@ def run(
         limit=limit,
         slots=slots,
         seed=seed,
+        **judging(no_score, unsafe),
     )
     run_job("eval", spec, as_json=json, detach=detach, show=compare)
+
+
+def judging(no_score: bool, unsafe: bool) -> dict[str, Any]:
+    """The part of a job's settings that says when samples are judged; empty for at once. Raises BadInput."""
+    from pipo.errors import BadInput
+
+    if no_score and unsafe:
+        raise BadInput("--unsafe-code-execution has no effect with --no-score: nothing is run; give one of them")
+    return {**({"score": False} if no_score else {}), **({"unsafe": True} if unsafe else {})}
+
+
+@app.command()
+def score(
+    run: Annotated[str, typer.Argument(metavar="JOB|FOLDER", help="A finished evaluation or comparison.")],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", help="A task file (.toml) of the run's that has programs; repeat. Benchmarks are found."
+        ),
+    ] = None,
+    data: t.Data = None,
+    unsafe: Unsafe = False,
+    json: o.Json = False,
+    detach: o.Detach = False,
+) -> None:
+    """Judge all samples of a run by the present scorers: those of --no-score, or all of them once more.
+
+    The run gets a new summary; prints it, and how many verdicts are other ones than before.
+    """
+    from pipo.cli.follow import run_job
+
+    spec = {"folder": t.run_folders([run])[0], **_tests(task, data), **judging(False, unsafe)}
+    run_job("score", spec, as_json=json, detach=detach, show=show_score)
+
+
+def _tests(task: list[str] | None, data: Path | None) -> dict[str, Any]:
+    """Where tests of programs are, as the worker finds them."""
+    from pipo.config import paths
+
+    folder = data.expanduser().absolute() if data else paths().data
+    return o.without_none(tasks=o.check_tasks(task, folder), data=str(folder) if folder else None)
+
+
+def show_score(result: dict[str, Any]) -> None:
+    """The run's new summary, then what changed."""
+    from pipo.cli.show import compare
+
+    compare(result)
+    found = result.get("rescored", {})
+    before = found.get("judged_before", 0)
+    print(f"judged: {found.get('samples', 0)} samples, {before} of them not for the first time: "
+          f"{found.get('to_right', 0)} turned right, {found.get('to_wrong', 0)} turned wrong")  # fmt: skip
 
 
 @app.command("check-scorers")
 def check_scorers(
     data: t.Data = None,
-    unsafe: Annotated[
-        bool,
-        typer.Option("--unsafe-code-execution", help="Run code with your own rights where it cannot be shut in."),
-    ] = False,
+    unsafe: Unsafe = False,
     json: o.Json = False,
 ) -> None:
     """Known solutions of MATH-500, GSM8K and HumanEval must score as right, changed ones as wrong; else exit status 1.

@@ -169,26 +169,33 @@ def test_a_shard_that_was_stopped_goes_on(home: Path, tmp_path: Path) -> None:
     assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "plain") and quality(again) == quality(plain)
 
 
-def test_programs_are_refused_before_anything_is_generated(home: Path, tmp_path: Path) -> None:
+def test_programs_are_refused_where_they_cannot_be_shut_in(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = {"task_id": "h/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(f): pass"}
     write_jsonl(tmp_path / "HumanEval.jsonl", stub)
     (item,) = tasks.load_task("humaneval", data=str(tmp_path)).items
     assert item.program == Program(form="check", stub="def f():\n", entry_point="f", test="def check(f): pass")
-    with pytest.raises(BadInput, match="humaneval asks for programs"):
-        compare.run({**spec(home, "regular"), "tasks": ["humaneval"], "data": str(tmp_path)}, Context(tmp_path / "r"))
+    monkeypatch.setattr("bench.sandbox.probe.why_not", lambda way: "not on this machine")
+    settings = {**spec(home, "regular"), "tasks": ["humaneval"], "data": str(tmp_path)}
+    with pytest.raises(BadInput, match="cannot be shut in on this machine .*say --unsafe-code-execution"):
+        compare.run(settings, Context(tmp_path / "r"))
+    assert not (tmp_path / "r" / "run.json").exists(), "nothing was begun"
 
 
 @pytest.mark.parametrize(
-    ("text", "block"),
+    ("scorer", "text", "answer"),
     [
-        ("so\n```python\nx = 1\n```\nand\n```python\ny = 2\n```\nend", "y = 2\n"),
-        ("```\na\n```\n```python\nnever ends", "a\n"),
-        ("```cpp\nint a;\n```", "int a;\n"),
-        ("x = 1", None),
+        ("exact", "\\boxed{ 7 }", "7"),
+        ("math", "\\boxed{\\{1\\}} and \\boxed{2", "\\{1\\}"),
+        ("choice", "the answer is b", "B"),
+        ("choice", "so \\boxed{\\text{(C)}}", "C"),
+        ("choice", "\\boxed{B or C}", None),
+        ("code", "```python\nx = 1\n```", None),
     ],
 )
-def test_the_last_whole_block_is_the_program(text: str, block: str | None) -> None:
-    assert tasks.code_block(text) == block
+def test_an_answer_is_read_as_its_scorer_reads_it(scorer: str, text: str, answer: str | None) -> None:
+    assert tasks.READ[scorer](text) == answer
 
 
 def test_a_users_toml_is_a_task_with_the_schema_that_it_names(tmp_path: Path) -> None:

@@ -220,9 +220,14 @@ BAD_QUESTIONS = {
     "no prompt": ('{"id": 1, "task": "t", "answer": "4"}\n', ":1: a question has a prompt or messages, one of the two"),
     "blank": ('{"id": 1, "task": "t", "prompt": " ", "answer": "4"}\n', ":1: the prompt ' ' is empty"),
     "twice": ('{"id": 1, "task": "t", "prompt": "a", "answer": "4"}\n' * 2, ":2: id '1' of t came before"),
-    "tests": (
-        '{"id": 1, "task": "t", "prompt": "a", "tests": [{"input": "1", "output": "2"}]}\n',
-        r"1 of 1 questions \(t/1 the first\) have no answer, and programs are not run here",
+    "nothing to score by": (
+        '{"id": 1, "task": "t", "prompt": "a", "tests": []}\n',
+        r"1 of 1 questions \(t/1 the first\) have neither an answer nor tests",
+    ),
+    "answers and programs": (
+        '{"id": 1, "task": "t", "prompt": "a", "tests": [{"input": "1", "output": "2"}]}\n'
+        '{"id": 2, "task": "t", "prompt": "a", "answer": "2"}\n',
+        "1 of 2 questions of t are programs; give them their own task",
     ),
 }
 

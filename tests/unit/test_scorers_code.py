@@ -24,6 +24,19 @@ def function(answer: str):
     return code.score_function(PROMPT, answer, TEST, "total", way="namespaces", limits=LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("so\n```python\nx = 1\n```\nand\n```python\ny = 2\n```\nend", "y = 2\n"),
+        ("```\na\n```\n```python\nnever ends", "a\n"),
+        ("```cpp\nint a;\n```", "int a;\n"),
+        ("x = 1", None),
+    ],
+)
+def test_the_last_whole_block_is_the_program(text: str, block: str | None) -> None:
+    assert code.last_block(text) == block
+
+
 def program(source: str, cases: list[Case] = SUMS, **more):
     return code.score_program(source, cases, way="namespaces", limits=LIMITS, **more)
 
