@@ -44,6 +44,7 @@ COSTS = ("slots", "tokens")
 TIMES = ("ttft", "first_pair", "tpot16", "tpot")
 BUDGETS = ("tight", "loose")
 Row = dict[str, Any]
+Notes = list[tuple[str, str]]  # of what (may be empty), and what
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,16 +89,21 @@ def compare(old: Path, new: Path, settings: Settings) -> dict[str, Any]:
         BadRecord: a folder that is no finished run, or whose records cannot be read.
     """
     a, b = diff_runs.read(Path(old)), diff_runs.read(Path(new))
-    diff_runs.check_kinds(a, b)
-    names, notes = diff_runs.match(a, b, settings.names)
-    made = _times(a, b, names, settings, notes) if a.kind == LATENCY else _sampled(a, b, names, settings, notes)
-    rows = settle(made, settings)
+    rows, notes = rows_of(a, b, settings)
     return {
         "kind": a.kind, "k": a.k, "a": str(a.folder), "b": str(b.folder), "margin": settings.margin,
         "alpha": settings.alpha, "non_inferiority": settings.non_inferiority,
-        "rows": rows, "changed": diff_runs.changed(a, b), "notes": list(dict.fromkeys(notes)),
+        "rows": rows, "changed": diff_runs.changed(a, b), "notes": notes,
         "failed": [i for i, r in enumerate(rows) if r["failed"]],
     }  # fmt: skip
+
+
+def rows_of(a: Side, b: Side, settings: Settings) -> tuple[list[Row], list[str]]:
+    """All rows, those that decide first, and what a reader should know. Raises BadInput as ``compare``."""
+    diff_runs.check_kinds(a, b)
+    names, notes = diff_runs.match(a, b, settings.names)
+    made = _times(a, b, names, settings, notes) if a.kind == LATENCY else _sampled(a, b, names, settings, notes)
+    return settle(made, settings), diff_runs.grouped(notes)
 
 
 def settle(made: Sequence[Found], settings: Settings) -> list[Row]:
@@ -138,7 +144,7 @@ def _shown(f: Found, value: float, low: float | None, high: float | None) -> Non
         f.row["detectable"] = None
 
 
-def _sampled(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: list[str]) -> list[Found]:
+def _sampled(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: Notes) -> list[Found]:
     tasks = diff_runs.common_tasks(a, b, settings.tasks)
     known = ["avg", *(f"pass@{k}" for k in range(1, a.k + 1)), *COSTS]
     best = max((k for k in a.run.spec.get("pass_at") or [a.k] if k <= a.k), default=a.k)
@@ -147,8 +153,9 @@ def _sampled(a: Side, b: Side, names: dict[str, str], settings: Settings, notes:
     for name, was in names.items():
         here = [t for t in tasks if (was, t) in a.samples and (name, t) in b.samples]
         if len(here) < len(tasks):
-            notes.append(f"{name} has no records of {', '.join(t for t in tasks if t not in here)} in one of the runs")
-        for budget in BUDGETS if here else ():
+            notes.append((name, f"no records of {', '.join(t for t in tasks if t not in here)} in one of the runs"))
+        alike = all(a.run.budgets[t]["tight"] == a.run.budgets[t]["loose"] for t in here)
+        for budget in BUDGETS[alike:] if here else ():
             for metric in metrics:
                 parts = [_task(a, b, t, (was, name), budget, metric, notes) for t in here]
                 if len(parts) > 1:
@@ -180,7 +187,7 @@ class Part(msgspec.Struct):
 
 
 def _task(
-    a: Side, b: Side, task: str, pair: tuple[str, str], budget: str, metric: str, notes: list[str]
+    a: Side, b: Side, task: str, pair: tuple[str, str], budget: str, metric: str, notes: Notes
 ) -> Part:  # fmt: skip
     was, now = a.samples[pair[0], task], b.samples[pair[1], task]
     slots = a.run.budgets[task][budget]
@@ -188,11 +195,11 @@ def _task(
     head = {"variant": pair[1], "was": pair[0], "budget": budget, "metric": metric}
     why, seeds = diff_runs.why_unpaired(a, b, task, pair)
     if why:
-        notes.append(f"{why}: unpaired, errors clustered by question")
+        notes.append((task, f"{why}: unpaired, errors clustered by question"))
         gap = ds.unpaired(_alone(now, metric, slots), _alone(was, metric, slots))
         return Part(task, head, gap, old, new, min(len(was), len(now)), None, [])
     if not seeds:
-        notes.append(f"{task}: the same questions with other seeds; paired by question, not by sample")
+        notes.append((task, "the same questions with other seeds; paired by question, not by sample"))
     found = compared.pair(now, was, metric, slots)
     return Part(task, head, found.estimate, old, new, len(was), found, _tests(now, was, metric, slots, found))
 
@@ -249,21 +256,22 @@ def _row(parts: list[Part], task: str, decides: bool, settings: Settings) -> Fou
     return Found(row, estimates, settings.margin / 100 * (old if cost else 1.0), -1.0 if cost else 1.0)
 
 
-def _times(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: list[str]) -> list[Found]:
+def _times(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: Notes) -> list[Found]:
     if settings.tasks:
         raise BadInput(f"--task {settings.tasks[0]} has no effect on latency runs; leave it out")
     metrics = _checked(settings.metrics, list(TIMES), ["ttft", "tpot16" if a.statistic == "mean" else "tpot"])
     for word, of in (("devices", "device"), ("numbers of cores", "cpu_count"), ("threads", "threads")):
         one, other = (getattr(side.run.provenance, of) for side in (a, b))
         if one != other:
-            notes.append(f"the {word} differ ({one}, {other}): the ratios say as much about machines as about the code")
-    notes.append("two runs are two moments of a machine; what changed on it between them is in no interval")
+            text = f"the {word} differ ({one}, {other}): the ratios say as much about machines as about the code"
+            notes.append(("", text))
+    notes.append(("", "two runs are two moments of a machine; what changed on it between them is in no interval"))
     found = []
     for name, was in names.items():
         lengths = [n for arm, n in b.trials if arm == name and (was, n) in a.trials]
         odd = {n for arm, n in a.trials if arm == was} ^ {n for arm, n in b.trials if arm == name}
         if odd:
-            notes.append(f"{name}: input lengths in one run only, not compared: {', '.join(map(str, sorted(odd)))}")
+            notes.append((name, f"input lengths in one run only, not compared: {', '.join(map(str, sorted(odd)))}"))
         for length in sorted(lengths):
             for metric in metrics:
                 old, new = (

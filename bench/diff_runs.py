@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 from bench import record
 from bench.record import SCHEMA, LatencyRecord, Run, SampleRecord
 from bench.scoring import Items
+from pipo.engine.types import Method
 from pipo.errors import BadInput, BadRecord
 
 SAMPLED = ("compare", "eval", "ablate-threshold")
@@ -23,7 +24,7 @@ LATENCY = "latency"
 LIKE = {"eval": "compare"}  # kinds whose runs have the same form as another one's
 # Settings that must agree in latency runs, by the words for them; what is left out of a spec follows from the rest.
 SAME_TIMING = {"shape": "shape of the model", "protocol": "protocol", "tokens": "tokens a trial", "dtype": "dtype"}
-SPOKEN_OF_ELSEWHERE = ("kind", "fingerprints", "tasks", "benchmarks", "variants")
+SPOKEN_OF_ELSEWHERE = ("kind", "fingerprints", "tasks", "benchmarks", "variants", "model", "method")
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -108,7 +109,7 @@ def _trials(path: Path) -> dict[tuple[str, int], list[LatencyRecord]]:
     return {key: sorted(records, key=lambda r: r.trial) for key, records in found.items()}
 
 
-def match(old: Side, new: Side, asked: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def match(old: Side, new: Side, asked: Mapping[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Names of the new run -> names of the old one, and what is said about those left over. ``asked``: old -> new.
 
     A run of one variant is compared with another one of one variant whatever they are called.
@@ -129,14 +130,14 @@ def match(old: Side, new: Side, asked: Mapping[str, str]) -> tuple[dict[str, str
     notes = []
     if not found and len(old.names) == len(new.names) == 1:
         found = {new.names[0]: old.names[0]}
-        notes.append(f"variants matched although they have other names: {old.names[0]} and {new.names[0]}")
+        notes.append(("", f"variants matched although they have other names: {old.names[0]} and {new.names[0]}"))
     if not found:
         raise BadInput(f"no variant in common: {', '.join(old.names)} and {', '.join(new.names)}; say which belongs to "
                        "which with --map OLD=NEW")  # fmt: skip
     for names, word in (([n for n in old.names if n not in found.values()], "first"),
                         ([n for n in new.names if n not in found], "second")):  # fmt: skip
         if names:
-            notes.append(f"only in the {word} run, not compared: {', '.join(names)}")
+            notes.append(("", f"only in the {word} run, not compared: {', '.join(names)}"))
     return {n: found[n] for n in new.names if n in found}, notes
 
 
@@ -197,11 +198,11 @@ def why_unpaired(old: Side, new: Side, task: str, pair: tuple[str, str]) -> tupl
     was, now = old.samples[pair[0], task], new.samples[pair[1], task]
     if was.keys() != now.keys():
         both = len(was.keys() & now.keys())
-        return f"{task}: other questions ({len(was)} and {len(now)}, {both} of them in both)", False
+        return f"other questions ({len(was)} and {len(now)}, {both} of them in both)", False
     marks = [(side.run.spec.get("tasks") or {}).get(task) for side in (old, new)]
     golds = all(was[i][0].gold == now[i][0].gold for i in was)
     if not golds or (isinstance(old.run.spec.get("tasks"), dict) and marks[0] != marks[1]):
-        return f"{task}: questions of the same names, but with another text or answer", False
+        return "questions of the same names, but with another text or answer", False
     seeds = all([(r.sample, r.seed) for r in was[i]] == [(r.sample, r.seed) for r in now[i]] for i in was)
     return "", seeds
 
@@ -214,7 +215,7 @@ def changed(old: Side, new: Side) -> list[dict[str, Any]]:
         into |= _flat({k: v for k, v in side.run.spec.items() if k not in SPOKEN_OF_ELSEWHERE})
         into |= {f"questions of {t}": mark for t, mark in _named(side.run.spec.get("tasks")).items()}
         into |= _flat(side.run.spec.get("benchmarks") or {}, "benchmark ")
-        into |= {f"variant {v.name}": f"{v.model}, {_flat(msgspec.to_builtins(v.method))}" for v in side.run.variants}
+        into |= {f"variant {v.name}": f"{v.model}, {method_text(v.method)}" for v in side.run.variants}
         into |= {f"model {name}": mark for name, mark in p.models.items()}
         into |= {f"version of {name}": v for name, v in p.versions.items()}
         into |= {"commit": p.git_commit + (", with changes" if p.git_dirty else ""), "device": p.device,
@@ -224,6 +225,22 @@ def changed(old: Side, new: Side) -> list[dict[str, Any]]:
         {"what": key, "a": facts[0].get(key), "b": facts[1].get(key)}
         for key in keys if facts[0].get(key) != facts[1].get(key)
     ]  # fmt: skip
+
+
+def method_text(method: Method) -> str:
+    """A method with the one setting that it uses."""
+    setting = {"pipo": "threshold", "eagle": "depth", "random": "keep_rate"}.get(method.name)
+    return f"{method.name} {setting.replace('_', ' ')} {getattr(method, setting):g}" if setting else method.name
+
+
+def grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """Notes as (subject, text), each text once with all of its subjects; without a subject the text alone."""
+    by_text: dict[str, list[str]] = {}
+    for subject, text in notes:
+        by_text.setdefault(text, []).append(subject)
+    return [
+        f"{', '.join(dict.fromkeys(subjects))}: {text}" if subjects[0] else text for text, subjects in by_text.items()
+    ]
 
 
 def _named(tasks: Any) -> dict[str, Any]:

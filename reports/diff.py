@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.settle import WORSE
 from reports.statistics import chance
 from reports.text import DASH, folded, interval, markdown, number
 
@@ -66,7 +67,17 @@ def verdict(found: Mapping[str, Any]) -> str:
         return f"**Worse:** {len(failed)} of {len(rows)} comparisons, {rule}after Holm: {_named(failed, found['k'])}."
     settled = {word: sum(r["settled"] == word for r in rows) for word in ("better", "worse", "not settled")}
     counts = ", ".join(f"{n} {word}" for word, n in settled.items() if n)
-    return f"**No settled worsening** {rule}among {len(rows)} comparisons ({counts}, each by its own interval)."
+    text = f"**No settled worsening** {rule}among {len(rows)} comparisons ({counts}, each by its own interval)."
+    return f"{text} {_risk(rows, found['k'])}".rstrip()
+
+
+def _risk(rows: Sequence[Row], k: int) -> str:
+    """The largest loss of quality that an interval does not leave out."""
+    known = [r for r in rows if _quality(r) and r["low"] is not None and r["low"] < 0]
+    if not known:
+        return ""
+    least = min(known, key=lambda r: r["low"])
+    return f"Not excluded: a loss of {number(-100 * least['low'])} points ({_variant(least)}, {metric(least, k)})."
 
 
 def _named(rows: Sequence[Row], k: int) -> str:
@@ -94,9 +105,13 @@ def table(found: Mapping[str, Any], rows: Sequence[Row]) -> tuple[list[str], lis
 
 
 def _so(r: Row, found: Mapping[str, Any]) -> str:
-    if not r["failed"]:
+    if found["non_inferiority"] and r["decides"]:
+        return f"{r['settled']}, {'not shown to be within' if r['failed'] else 'within'} the margin"
+    if r["failed"]:
+        return "worse, fails"
+    if r["settled"] != WORSE or not r["decides"]:
         return str(r["settled"])
-    return f"{r['settled']}: not shown to be within the margin" if found["non_inferiority"] else "WORSE"
+    return f"worse, {'within the margin' if r['p_margin'] == 1.0 else 'not after Holm'}"
 
 
 def _variant(r: Row) -> str:
@@ -122,7 +137,7 @@ def _quality(r: Row) -> bool:
 
 def _value(r: Row, side: str) -> str:
     if r["metric"] in WORDS:
-        return f"{number(1000 * r[side], 1 if r[side] < 1 else 0)} ms"
+        return f"{number(1000 * r[side], 3 if r[side] < 0.01 else 1 if r[side] < 1 else 0)} ms"
     return f"{number(100 * r[side])} %" if _quality(r) else number(r[side])
 
 

@@ -9,6 +9,8 @@ import typer
 
 from pipo.cli import options as o
 
+SHOWN = 24  # most rows of single tasks in a terminal
+
 
 def run(
     old: Annotated[str, typer.Argument(metavar="A", help="The run to compare with: a job or a run folder.")],
@@ -89,21 +91,29 @@ def _write(path: Path, text: str) -> None:
 
 def _show(found: dict[str, Any]) -> None:
     """Differences, verdict and notes for a terminal."""
-    from pipo.cli.output import print_table
+    from pipo.cli.output import note, print_table
     from reports import diff
 
     rows = found["rows"]
-    for title, some in (
-        ("", [r for r in rows if r["decides"]]),
-        ("task by task", [r for r in rows if not r["decides"]]),
-    ):
-        if some:
-            columns, lines = diff.table(found, some)
-            print(f"\n{title}\n" if title else "", end="")
-            print_table(columns, lines, left=[*columns[: diff.left(found)], "how", "so B is"])
+    deciding = [r for r in rows if r["decides"]]
+    single = [r for r in rows if not r["decides"]]
+    _table(found, deciding)
+    if 0 < len(single) <= SHOWN:
+        print("\ntask by task\n")
+        _table(found, single)
     if found["changed"]:
         print("\nwhat else differs\n")
         print_table(["", "A", "B"], [[c["what"], c["a"], c["b"]] for c in found["changed"]], left=["A", "B"])
+    if len(single) > SHOWN:
+        note(f"{len(single)} rows task by task: --task NAME, --out FILE or --json shows them")
     print()
     for text in (*found["notes"], diff.verdict(found).replace("**", "")):
         print(text)
+
+
+def _table(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    from pipo.cli.output import print_table
+    from reports import diff
+
+    columns, lines = diff.table(found, rows)
+    print_table(columns, lines, left=[*columns[: diff.left(found)], "how", "so B is"])
