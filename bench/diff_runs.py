@@ -88,6 +88,9 @@ def _samples(path: Path, run: Run) -> dict[tuple[str, str], Items]:
     found: dict[tuple[str, str], Items] = defaultdict(lambda: defaultdict(list))
     for r in record.each(path):
         if isinstance(r, SampleRecord):
+            if not r.judged:
+                raise BadInput(f"{path.parent} has samples that are not judged yet (the first is {r.variant}, {r.task}, "
+                               f"item {r.item}); `pipo eval score {path.parent}` judges them")  # fmt: skip
             budgets = run.budgets.get(r.task) or {}
             beyond = r.slots > min(budgets.values(), default=0)
             slim = msgspec.structs.replace(
@@ -178,16 +181,18 @@ def common_tasks(old: Side, new: Side, asked: list[str]) -> list[str]:
         if a != b:
             raise BadInput(f"{task} has budgets {a} in the first run and {b} in the second; quality under different "
                            "budgets does not compare: run one again with --slots")  # fmt: skip
-        scorers = [_source(side, task).get("scorer", "exact") for side in (old, new)]
+        scorers = [_scorer(side, task) for side in (old, new)]
         if scorers[0] != scorers[1]:
             raise BadInput(f"{task} was scored by {scorers[0]!r} in the first run and {scorers[1]!r} in the second; "
                            "score both the same way")  # fmt: skip
     return tasks
 
 
-def _source(side: Side, task: str) -> dict[str, Any]:
-    found: dict[str, Any] = (side.run.spec.get("benchmarks") or {}).get(task) or {}
-    return found
+def _scorer(side: Side, task: str) -> str:
+    """Scorer of a task with its version; runs made before versions were kept name it alone, or had the exact one."""
+    marks = side.run.spec.get("scorers") or {}
+    source = (side.run.spec.get("benchmarks") or {}).get(task) or {}
+    return str(marks.get(task) or source.get("scorer", "exact"))
 
 
 def why_unpaired(old: Side, new: Side, task: str, pair: tuple[str, str]) -> tuple[str, bool]:

@@ -128,7 +128,7 @@ def _place(r: Row) -> str:
 
 def metric(r: Row, k: int) -> str:
     """``avg@4``, ``pass@4``, ``slots``, ``TTFT``."""
-    return f"avg@{k}" if r["metric"] == "avg" else WORDS.get(r["metric"], r["metric"])
+    return f"avg@{k}" if r["metric"] == "avg" else WORDS.get(r["metric"], str(r["metric"]))
 
 
 def _quality(r: Row) -> bool:

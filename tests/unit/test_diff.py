@@ -133,6 +133,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Settings, str]] = {
     "other tasks": ({"budgets": {"t": {"tight": 64, "loose": 64}}}, Settings(), "'u' is not in the second.*--task t"),
     "unknown task": ({}, Settings(tasks=["v"]), "'v' is not in the first run; .*--task t --task u"),
     "other scorer": ({"spec": {"benchmarks": {"t": {"scorer": "math"}}}}, Settings(), "scored by 'exact'.* 'math'"),
+    "other scorer's version": ({"spec": {"scorers": {"t": "math-2"}}}, Settings(), "'exact'.* 'math-2'"),
     "other kind": ({"kind": "ablate-threshold"}, Settings(), "two of the same kind"),
     "unknown metric": ({}, Settings(metrics=["ttft"]), "'ttft' is none of these runs'.*avg, pass@1"),
     "too large k": ({}, Settings(metrics=["pass@5"]), "'pass@5'"),
@@ -147,6 +148,15 @@ def test_what_does_not_compare_is_refused(how: str, tmp_path: Path) -> None:
     a, b = folder(tmp_path / "a", OLD), folder(tmp_path / "b", OLD, **rest)
     with pytest.raises(BadInput, match=words):
         compare(a, b, settings)
+
+
+def test_samples_that_are_not_judged_are_refused(tmp_path: Path) -> None:
+    a = folder(tmp_path / "a", OLD)
+    waiting = samples(OLD)
+    waiting[7].judged = False
+    b = write(tmp_path / "b", header(OLD), waiting)
+    with pytest.raises(BadInput, match=f"{b} has samples that are not judged.*pipo eval score"):
+        compare(a, b, Settings())
 
 
 def test_tasks_that_both_have_can_be_named(tmp_path: Path) -> None:
