@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bench import engines, loading
-from bench.record import Variant
+from bench.record import Record, Run, SampleRecord, Variant
 from bench.session import SampleSpec, Session, fixed_order
-from bench.summary import summarise
+from bench.summary import head_of, summarise
 from bench.variants import DEFAULT_VARIANTS, resolve_variants
 from pipo.engine.types import Method
 from pipo.errors import BadInput
@@ -42,15 +42,15 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     for text in left_out if settings.variants is None else ():
         ctx.emit("log", text=text)
     variants = resolve_variants(settings.variants, default)
-    references = pick_references(settings.references, variants)
-    return _measure("compare", settings, variants, references, ctx)
+    pick_references(settings.references, variants)
+    return _measure("compare", settings, variants, ctx)
 
 
 def run_eval(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """Evaluate one model with one method; the summary is that of ``compare`` with one variant and no differences."""
     settings = loading.read_spec(spec, EvalSpec, "eval")
     method = settings.method or loading.default_method(settings, settings.model, ctx, settings.family)
-    return _measure("eval", settings, [Variant(method.name, settings.model, method)], [], ctx)
+    return _measure("eval", settings, [Variant(method.name, settings.model, method)], ctx)
 
 
 def pick_references(asked: list[str] | None, variants: list[Variant]) -> list[str]:
@@ -65,15 +65,20 @@ def pick_references(asked: list[str] | None, variants: list[Variant]) -> list[st
     return usual or [v.name for v in variants if v.method.name == "regular"][:1]
 
 
-def _measure(
-    kind: str, settings: SampleSpec, variants: list[Variant], references: list[str], ctx: JobContext
-) -> dict[str, Any]:
+def _measure(kind: str, settings: SampleSpec, variants: list[Variant], ctx: JobContext) -> dict[str, Any]:
     session = Session(kind, settings, variants, ctx)
     turns = [(v, t) for t in session.tasks for v in variants]
     if settings.on_sglang:  # a server a variant: all its tasks before the next one starts
         turns.sort(key=lambda turn: variants.index(turn[0]))
     for variant, task in turns:
         session.generate(variant, task)
-    records = fixed_order(session.records())
-    summary = summarise(session.run, records, k=settings.k, pass_at=session.pass_at, references=references)
-    return session.finish(summary)
+    return session.finish(summary_of(session.run, session.records()))
+
+
+def summary_of(run: Run, records: list[Record]) -> dict[str, Any]:
+    """The summary of a comparison or evaluation by its header and records; its head alone while some are not judged."""
+    references = pick_references(run.spec.get("references"), run.variants) if run.kind == "compare" else []
+    k, pass_at = run.spec["k"], run.spec["pass_at"]
+    if any(isinstance(r, SampleRecord) and not r.judged for r in records):
+        return {**head_of(run, records, k, pass_at), "references": references}
+    return summarise(run, fixed_order(records), k=k, pass_at=pass_at, references=references)

@@ -252,14 +252,8 @@ def _tally(rows: Sequence[SampleRecord]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# What a summary has that does not depend on verdicts.
-HEAD = ("schema", "kind", "k", "pass_at", "tasks", "budgets", "items", "sampling", "seed", "interval", "batch",
-        "variants", "failures", "references")  # fmt: skip
-
-
 def sealed(summary: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
-    """A summary with how its samples were judged (``tally``) as ``scoring``; without any results while some are not."""
+    """A summary with how its samples were judged (``tally``) as ``scoring``; without results while some are not."""
     if not judged["unjudged"]:
         return {**summary, "scoring": judged}
-    head = {key: summary[key] for key in HEAD if key in summary}
-    return {**head, "scoring": judged, "unjudged": judged["unjudged"], "rows": [], "differences": []}
+    return {**summary, "scoring": judged, "unjudged": judged["unjudged"], "rows": [], "differences": []}

@@ -12,10 +12,8 @@ from typing import Any
 import msgspec
 
 from bench import grading, loading, provenance, record
-from bench.compare import pick_references
+from bench.compare import summary_of
 from bench.record import Record, Run
-from bench.session import fixed_order
-from bench.summary import summarise
 from pipo.data.questions import parse_shard
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
@@ -45,16 +43,9 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         ctx.check()
         records += record.read(folder / "records.jsonl")
     record.rewrite(ctx.folder / "records.jsonl", records)
-    summary = summary_of(whole, records)
+    summary = grading.sealed(summary_of(whole, records), grading.tally(records))
     record.write_json(ctx.folder / "summary.json", summary)
     return summary
-
-
-def summary_of(run: Run, records: list[Record]) -> dict[str, Any]:
-    """The summary of a comparison or evaluation from its header and all its records."""
-    references = pick_references(run.spec.get("references"), run.variants) if run.kind == "compare" else []
-    summary = summarise(run, fixed_order(records), k=run.spec["k"], pass_at=run.spec["pass_at"], references=references)
-    return grading.sealed(summary, grading.tally(records))
 
 
 def in_order(found: list[tuple[Path, Run]]) -> list[tuple[Path, Run]]:

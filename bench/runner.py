@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import record
+from bench import prompts, record
 from bench.grading import Asked, Grader, first_look, key_of
 from bench.record import Record, SampleRecord, ThroughputRecord, Variant
+from bench.scorers.code import STOPS
 from bench.scorers.judge import Answer
 from bench.tasks import Item, Task
 from bench.timing import Trace
@@ -156,6 +157,7 @@ class Generation:
             request = Request(
                 id=request_id, prompt=prompt, method=self.variant.method, sampling=self.sampling, group=group,
                 seed=sample_seed(self.seed, self.task.name, item.id, sample), max_slots=self.task.budgets["loose"],
+                stop=stops(item, self.tokenizer),
             )  # fmt: skip
             try:
                 self.engine.submit(request)
@@ -228,6 +230,12 @@ class Generation:
         if not seen.judged:
             self.asked.append(Asked(key_of(made), self.task.scorer, Answer(text, item.gold, item.program)))
         return seen
+
+
+def stops(item: Item, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Where a function ends that a model without a chat template goes on with: it seldom ends by itself there."""
+    asked = item.messages is not None and prompts.has_template(tokenizer)
+    return STOPS if item.program is not None and item.program.form == "check" and not asked else ()
 
 
 @contextmanager

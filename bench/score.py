@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from bench import grading, loading, provenance, record
+from bench.compare import summary_of
 from bench.grading import Asked, Key, Ruling, key_of
-from bench.merge import KINDS, summary_of
+from bench.merge import KINDS
 from bench.record import Record, Run, SampleRecord
 from bench.scorers.judge import Answer, Judge
 from bench.tasks import READ, Task, load_task
@@ -61,7 +62,9 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     record.rewrite(path, put_in(record.each(path), found, scorers))
     header = with_scorers(header, scorers)
     record.write_json(folder / "run.json", header)
-    summary = {**summary_of(header, record.read(path)), "rescored": changes(found.values())}
+    records = record.read(path)
+    summary = grading.sealed(summary_of(header, records), grading.tally(records))
+    summary["rescored"] = changes(found.values())
     record.write_json(folder / "summary.json", summary)
     return summary
 

@@ -47,7 +47,15 @@ def by_item(records: Iterable[Record]) -> dict[tuple[str, str], Items]:
 
 
 def right(r: SampleRecord, budget: int) -> bool:
-    """Whether a sample is right within a budget of slots: a run beyond it counts as cut, so as wrong."""
+    """Whether a sample is right within a budget of slots: a run beyond it counts as cut, so as wrong.
+
+    Raises:
+        BadInput: nobody judged it yet.
+    """
+    if not r.judged:
+        raise BadInput(
+            f"{r.variant} on {r.task}/{r.item} is not judged yet; `pipo eval score RUN` judges the whole run"
+        )
     return r.correct and r.slots <= budget
 
 

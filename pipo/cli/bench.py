@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipo.cli import bench_map as _map
+from pipo.cli import evaluate as e
 from pipo.cli import options as o
 from pipo.cli import tasks as t
 
@@ -39,6 +40,8 @@ def compare(
     memory_fraction: o.MemoryFraction = None,
     radix_cache: o.RadixCache = None,
     family: o.Family = None,
+    no_score: e.NoScore = False,
+    unsafe: e.Unsafe = False,
     json: o.Json = False,
     detach: o.Detach = False,
 ) -> None:
@@ -57,6 +60,7 @@ def compare(
         limit=limit,
         slots=slots,
         seed=seed,
+        **e.judging(no_score, unsafe),
     )
     run_job("compare", spec, as_json=json, detach=detach, show=show)
 

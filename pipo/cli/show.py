@@ -45,6 +45,9 @@ def share(value: Any) -> str:
 
 def compare(result: dict[str, Any]) -> None:
     """A comparison or evaluation: one table per budget, a line for each variant over all tasks, then task by task."""
+    if result.get("unjudged"):
+        print(f"{result['unjudged']} samples are generated and not judged; `pipo eval score JOB` judges them")
+        return
     k = result.get("k", 0)
     for budget in ("tight", "loose"):
         rows = [r for r in result.get("rows", ()) if r.get("budget") == budget]

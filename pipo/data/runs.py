@@ -43,6 +43,7 @@ class Sample(msgspec.Struct, frozen=True, tag_field="type", tag="sample"):
     prompt_tokens: int
     places: list[int]
     pad_id: int
+    judged: bool = True
 
     @property
     def ids(self) -> list[int]:
@@ -101,6 +102,11 @@ class RolloutRun:
                         raise BadRecord(
                             f"{file}:{number}: {found.task}/{found.item} is none of the questions in {QUESTIONS}; "
                             "the two files are not of one run"
+                        )
+                    if not found.judged:
+                        raise BadInput(
+                            f"{file}: {found.task}/{found.item} is not judged yet: its job did not end; "
+                            "`pipo jobs resume` goes on with it"
                         )
                     yield offset, found
                 offset += len(line)
