@@ -1,4 +1,4 @@
-"""``build``: from run folders to a folder with report.md, figures (PNG and SVG) and tables (CSV)."""
+"""``build``: from run folders to a folder with report.md, report.html, figures (PNG and SVG) and tables (CSV)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pipo.errors import BadInput
+from reports import html
 from reports.kinds import KINDS, shown
 from reports.load import LoadedRun, load_all
 from reports.page import page
@@ -13,10 +14,11 @@ from reports.style import looks, save, styled
 from reports.text import write_csv
 
 
-def build(folders: list[Path], out: Path) -> Path:
+def build(folders: list[Path], out: Path, model_folder: html.ModelFolder | None = None) -> Path:
     """Write a report on finished runs (compare, eval, latency, map, ablate-*; any) and return report.md.
 
-    The page is written last, by rename: where it stands, its figures and tables stand beside it.
+    The page is written last, by rename: where it stands, its figures and tables stand beside it. ``model_folder``: from
+    a model's name in a run to its folder, for the text of tokens in report.html; without it names are paths.
 
     Raises:
         BadInput: no folders, or ``out`` cannot be written.
@@ -28,7 +30,9 @@ def build(folders: list[Path], out: Path) -> Path:
         drawn = _draw(runs, out)
         _tabulate(runs, out)
         draft = out / "report.md.tmp"
-        draft.write_text(page(runs, drawn))
+        text = page(runs, drawn)
+        html.write(out / "report.html", text, runs, [name for names in drawn.values() for name in names], model_folder)
+        draft.write_text(text)
         os.replace(draft, out / "report.md")
     except OSError as e:
         raise BadInput(f"cannot write the report to {out} ({e.strerror or e}); choose another folder with --out") from e

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bench.record import SCHEMA, Run, read, read_run
+from bench.record import SCHEMA, Run, each, read, read_run
 from pipo.errors import BadInput, BadRecord
 from reports.kinds import ALIASES, KINDS, ORDER, Kind
 
@@ -71,7 +71,8 @@ def load(folder: Path) -> LoadedRun:
 def _count(path: Path, kind: Kind) -> int:
     """How many records a file has, each checked where this version knows its schema."""
     if not kind.plain:
-        return len(read(path))
+        found = sum(1 for _ in each(path)) if path.exists() else 0  # one by one: memory does not hold all of a long run
+        return found or len(read(path))  # which says what is wrong
     try:
         with open(path, "rb") as f:
             return sum(1 for _ in f)
@@ -94,6 +95,8 @@ def _summary(folder: Path, kind: Kind) -> dict[str, Any]:
         raise BadRecord(
             f"{path} has no {lacking[0]!r}: another version wrote it; run the job again, its stages are kept"
         )
+    if summary.get("unjudged"):
+        raise BadInput(f"{folder}: {summary['unjudged']} samples are not judged; `pipo eval score {folder}` does it")
     if not summary[needed]:
         raise BadRecord(f"{path} has no {needed}; nothing was measured: run the job again with at least one item")
     return summary

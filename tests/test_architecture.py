@@ -143,8 +143,8 @@ def test_imported_libraries_are_declared() -> None:
     metadata = project()["project"]
     rows = metadata["dependencies"] + [r for rows in metadata["optional-dependencies"].values() for r in rows]
     declared = {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in rows}
-    known_as = {"zmq": "pyzmq", "swift": "ms-swift", "fla": "flash-linear-attention", "flash_attn": "flash-attn",
-                "sgl_kernel": "sglang", "huggingface_hub": "huggingface-hub", "math_verify": "math-verify"}  # fmt: skip
+    known_as = {"zmq": "pyzmq", "swift": "ms-swift", "fla": "flash-linear-attention", "sgl_kernel": "sglang",
+                "markdown_it": "markdown-it-py"}  # fmt: skip
     for file, tree in parsed(*PACKAGES):
         for node in ast.walk(tree):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -154,7 +154,7 @@ def test_imported_libraries_are_declared() -> None:
                 top = module.split(".")[0]
                 if top in sys.stdlib_module_names or top in PACKAGES or (ROOT / file).is_relative_to(STUBS):
                     continue
-                package = known_as.get(top, top)
+                package = known_as.get(top, top.replace("_", "-"))
                 assert package in declared, f"{file}:{node.lineno} imports {top}, which pyproject.toml does not declare"
 
 

@@ -48,14 +48,15 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
     json: o.Json = False,
 ) -> None:
-    """Write report.md with its figures (PNG, SVG) and tables (CSV)."""
+    """Write report.md and report.html, the same in one file, with figures (PNG, SVG) and tables (CSV)."""
     from pipo.cli.output import note, print_json
 
     o.check_out(out)
     folders = folders_of(runs) if runs else _latest()
     import reports
+    from pipo.lab import resolve_model
 
-    page = reports.build(folders, out)
+    page = reports.build(folders, out, resolve_model)
     if json:
         files = sorted(str(path) for path in page.parent.iterdir() if path.is_file() and path != page)
         print_json({"report": str(page), "runs": [str(f) for f in folders], "files": files})
