@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ablations.study import load_study
+from bench import compared
 from bench.loading import read_spec
 from bench.record import Record, SampleRecord, Variant
 from bench.session import SampleSpec, Session
@@ -100,8 +101,9 @@ def summarise(session: Session, points: list[Point], rates: dict[tuple[str, str]
                 out.append(_point(row, point, gate, rates, reused))
         for row in differences(run, records, [(point.gate.name, point.coin)], pass_at):
             if not _is_reused(point, row["task"], rates, reused):
-                row = {key: value for key, value in row.items() if key not in ("variant", "reference")}
                 gaps.append({"threshold": point.threshold, **row})
+    compared.correct(gaps)  # over all thresholds where the two gates decide differently, and both budgets
+    gaps = [{key: value for key, value in row.items() if key not in ("variant", "reference")} for row in gaps]
     head = head_of(run, made, session.spec.k, pass_at)
     model, thresholds = points[0].gate.model, [p.threshold for p in points]
     return {**head, "model": model, "thresholds": thresholds, "matched": "per task", "points": out, "differences": gaps}

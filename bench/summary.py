@@ -64,8 +64,8 @@ summary.json of ``ablate-threshold`` (made in ablations/threshold.py) has the sa
     point       a row as above, and: threshold, gate ("confidence" | "random"), keep_rate (random: the rate asked for),
                 pad_ratio (estimate, 1 - kept_share), reused (bool: gate random at kept share 0 or 1 is the same
                 decoding as the confidence gate's point; its numbers are that point's, nothing was generated)
-    difference  threshold, task, budget, metric, value, se, low, high, n: confidence gate minus random gate, paired by
-                item; absent where reused
+    difference  threshold, task, budget, metric and all from value on as above: confidence gate minus random gate,
+                paired by item, p_holm and p_bh over all thresholds; absent where reused
 
 summary.json of ``latency`` (made in bench/latency_summary.py)::
 

@@ -8,6 +8,7 @@ from typing import Any
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
 from reports.paper import latency_cells, paper, quality_rows
 from reports.settle import settled
+from reports.statistics import chance
 from reports.text import DASH, interval, markdown, number, percent, plus_minus, series_name, share
 
 Row = Mapping[str, Any]
@@ -105,10 +106,11 @@ def threshold(run: LoadedRun) -> str:
                 p["budget"], f"{p['threshold']:g}", gate, percent(p.get("pad_ratio")), percent(p.get("avg")),
                 percent((p.get("pass") or {}).get(k)), plus_minus(p.get("slots")),
                 f"{interval(gap, 100, 1, sign=True)}, {settled(gap)}" if gap else "",
+                chance(gap.get("p_holm")) if gap else "",
             ]
         )  # fmt: skip
     columns = ["budget", "threshold", "gate", "pad ratio %", f"avg@{k} %", f"pass@{k} %", "slots"]
-    return markdown([*columns, f"pass@{k}: confidence − coin [95%]"], cells, left=3)
+    return markdown([*columns, f"pass@{k}: confidence − coin [95%]", "p (Holm)"], cells, left=3)
 
 
 def latency(run: LoadedRun) -> str:

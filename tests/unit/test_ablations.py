@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ablations import study, threshold
-from bench import record
+from bench import record, stats_paired
 from bench.record import SampleRecord
 from pipo.errors import BadInput, Cancelled
 from pipo.jobs import LocalContext
@@ -47,7 +47,7 @@ def points(summary: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
 def test_every_study_file_is_a_valid_spec() -> None:
     assert "threshold" in study.names()
     assert threshold.ThresholdSpec(**study.load_study("threshold")).thresholds == [0, 0.5, 0.8, 0.9, 0.95, 0.98, 1]
-    with pytest.raises(BadInput, match="unknown study 'colour'; studies are threshold"):
+    with pytest.raises(BadInput, match="unknown study 'colour'; studies are .*threshold, training"):
         study.load_study("colour")
 
 
@@ -81,6 +81,18 @@ def test_the_summary_has_both_gates_budgets_and_the_mean_over_tasks(done: tuple[
     assert summary["matched"] == "per task" and summary["kind"] == "ablate-threshold"
     assert json.loads((folder / "summary.json").read_bytes()) == summary
     assert {d["metric"] for d in summary["differences"]} == {"avg", "pass@1", "pass@2", "slots", "tokens"}
+
+
+def test_p_is_corrected_for_all_thresholds_and_both_budgets(home: Path, tmp_path: Path) -> None:
+    summary = threshold.run(spec(home, thresholds=[0.3, 0.5, 0.7]), LocalContext(tmp_path))
+    for metric in ("slots", "tokens", "avg"):
+        family = [d for d in summary["differences"] if d["metric"] == metric and d["task"] == "overall"]
+        known = [d for d in family if d["p"] is not None]
+        assert [d["p_holm"] for d in known] == stats_paired.holm([d["p"] for d in known]), metric
+        assert all(d["p_holm"] is None and d["p_bh"] is None for d in family if d["p"] is None)
+        assert not {"variant", "reference"} & set(family[0]), "the schema is kept"
+    tokens = [d for d in summary["differences"] if d["metric"] == "tokens" and d["task"] == "overall"]
+    assert sum(d["p"] is not None for d in tokens) > 2, "the test needs some that are tested"
 
 
 def test_without_the_coin_only_the_gate_runs(home: Path, tmp_path: Path) -> None:

@@ -123,6 +123,16 @@ def test_threshold_table(threshold: LoadedRun) -> None:
     assert table.count("\n") == 1 + 2 * 7 * 2
 
 
+def test_threshold_table_says_what_survives_correction(tmp_path: Path) -> None:
+    summary = threshold_summary()
+    for gap in summary["differences"]:
+        gap["p_holm"] = 0.0004 if gap["threshold"] == 0.8 else 0.25
+    lines = tables.threshold(load(write_run(tmp_path, summary))).splitlines()
+    assert lines[0].endswith("| p (Holm) |")
+    assert [line.split(" | ")[-1] for line in lines if "| 0.8 | confidence" in line] == ["< 0.001 |"] * 2
+    assert [line.split(" | ")[-1] for line in lines if "| 0.9 | confidence" in line] == ["0.250 |"] * 2
+
+
 def test_paper_stands_beside_ours(compare: LoadedRun) -> None:
     table = tables.paper_comparison(compare)
     assert "| pipo-opd | 46.5 | 67.3 | 0.96 | 52.3 ±3.0 | 80.0 ±3.5 | 0.65 |" in table
