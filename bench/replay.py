@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.trace import Shared, ideal, read_trace
+from bench.load.traces import Shared, ideal, read_trace
 from pipo.engine.types import Method
 from pipo.errors import BadInput, PipoError
 from pipo.lab import resolve_model

@@ -9,6 +9,7 @@ KINDS = {
     "score": "bench.score:run",
     "merge": "bench.merge:run",
     "latency": "bench.latency:run",
+    "load": "bench.load.job:run",
     "map": "bench.map:run",
     "generate": "bench.generate:run",
     "draft-vocab": "bench.draft_vocab:run",
