@@ -18,7 +18,7 @@ from ablations.grid_spec import Point, Study
 from ablations.grid_summary import summarise
 from ablations.grid_units import KIND, Unit
 from ablations.study import grids, load_study, names
-from bench import draft_vocab, engines, loading, provenance, record
+from bench import draft_vocab, engines, grading, loading, provenance, record
 from bench.engines import engine_settings
 from bench.loading import Loaded, read_spec
 from bench.record import Record, Run
@@ -115,6 +115,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     common = {
         "tasks": {t.name: t.fingerprint for t in tasks}, "seed": settings.seed, "max_batch": settings.max_batch,
         "thinking": settings.thinking, "engine": settings.engine, **engine_settings(settings),
+        "scorers": grading.marks(tasks),
     }  # fmt: skip
     units = grid_units.units_of(points, tasks, models, common)
     header = open_study(settings, study, points, units, tasks, ctx)
@@ -128,6 +129,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         u.key: fixed_order(record.read(ctx.folder / "units" / u.folder / "records.jsonl")) for u in units
     }
     summary = summarise(header, study, points, units, records, tasks, derived)
+    summary = grading.sealed(summary, grading.tally(r for rows in records.values() for r in rows))
     record.write_json(ctx.folder / "summary.json", summary)
     return summary
 
@@ -165,14 +167,15 @@ def open_study(
 ) -> Run:
     """Write run.json, or go on with the run there; refuses a folder with a study of other settings."""
     given = msgspec.to_builtins(settings)
-    for key in ("engine", "server", "data", "reuse", *settings.NEWER):
+    for key in ("engine", "server", "data", "score", "unsafe", "reuse", *settings.NEWER):
         if given[key] is None or key not in settings.NEWER:
             del given[key]
     marks = {u.name: u.settings["model"] for u in units}
     resolved = {
         "kind": KIND, **given, **engine_settings(settings), "study": msgspec.to_builtins(study),
         "points": msgspec.to_builtins(points), "tasks": {t.name: t.fingerprint for t in tasks},
-        "benchmarks": {t.name: t.source for t in tasks if t.source}, "fingerprints": marks,
+        "benchmarks": {t.name: t.source for t in tasks if t.source}, "scorers": grading.marks(tasks),
+        "fingerprints": marks,
     }  # fmt: skip
     first = _load(units[0], settings, ctx)
     source = provenance.collect(
@@ -200,8 +203,9 @@ def take_over(units: list[Unit], settings: GridSpec, ctx: JobContext) -> list[Un
 
 def generate(units: list[Unit], settings: GridSpec, tasks: list[Task], ctx: JobContext) -> None:
     """Generate what is missing, unit by unit; every model that is needed is loaded before the first sample."""
-    have = {u.key: grid_units.done(u, ctx.folder) & grid_units.wanted(u, tasks) for u in units}
-    todo = [u for u in units if have[u.key] != grid_units.wanted(u, tasks)]
+    found = {u.key: grid_units.state(u, ctx.folder) for u in units}
+    have = {u.key: found[u.key][0] & grid_units.wanted(u, tasks) for u in units}
+    todo = [u for u in units if have[u.key] != grid_units.wanted(u, tasks) or found[u.key][1]]
     for unit in todo:
         ctx.check()
         loading.check_method(f"point {unit.name!r}", unit.method, _load(unit, settings, ctx))
@@ -214,13 +218,14 @@ def generate(units: list[Unit], settings: GridSpec, tasks: list[Task], ctx: JobC
         session.progress = progress
         for task in session.tasks:
             session.generate(unit.variant, task)
+        session.records()  # waits for the judge, whose verdicts go into the records
 
 
 def _session(unit: Unit, settings: GridSpec, tasks: list[Task], ctx: JobContext, said: set[str]) -> Session:
     shared = {key: getattr(settings, key) for key in SampleSpec.__struct_fields__}
     spec = SampleSpec(**{**shared, "k": unit.k, "sampling": unit.sampling, "pass_at": None})
     own = [msgspec.structs.replace(t, budgets=_budgets(t, unit)) for t in tasks]
-    inner = Inner(ctx, ctx.folder / "units" / unit.folder)
+    inner = Inner(ctx, ctx.folder / "units" / unit.folder, quiet=True)  # the study's progress is the one that counts
     session = Session(KIND, spec, [unit.variant], inner, tasks=own)
     for note in (n for t in tasks for n in t.notes if n not in said):
         said.add(note)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bench.grading import first_look
 from bench.record import SampleRecord
 from pipo.engine.types import Method
 
@@ -28,11 +29,12 @@ def within(r: SampleRecord, method: Method, slots: int) -> SampleRecord:
     else:
         places, tokens = r.places[:slots], slots
         drafts, steps = _offered(r, method, slots)
-    return msgspec.structs.replace(
+    cut = msgspec.structs.replace(
         r, places=places, tokens=tokens, slots=slots, drafts=r.drafts[:drafts], steps=steps, finish="slots",
-        correct=False, text="", answer=None, error=None, token_times_s=r.token_times_s[:tokens],
+        text="", answer=None, error=None, token_times_s=r.token_times_s[:tokens],
         first_pair_s=r.first_pair_s if method.pairs or tokens >= 2 else -1.0,
     )  # fmt: skip
+    return first_look(cut, "exact" if r.judged and r.verdict is None else "any other")  # a cut one is wrong by all
 
 
 def _offered(r: SampleRecord, method: Method, slots: int) -> tuple[int, int]:

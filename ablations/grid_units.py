@@ -88,9 +88,13 @@ def wanted(unit: Unit, tasks: Sequence[Task]) -> set[tuple[str, str, str]]:
     return {(unit.name, t.name, i.id) for t in tasks for i in t.items}
 
 
-def done(unit: Unit, folder: Path) -> set[tuple[str, str, str]]:
-    """(variant, task, item) of which all samples of a unit are there; ``folder``: the study's."""
-    return finished(record.read(folder / "units" / unit.folder / "records.jsonl", allow_empty=True), unit.k)
+def state(unit: Unit, folder: Path) -> tuple[set[tuple[str, str, str]], bool]:
+    """(variant, task, item) of which all samples of a unit are there, and whether some wait for a judge.
+
+    ``folder``: the study's.
+    """
+    found = record.read(folder / "units" / unit.folder / "records.jsonl", allow_empty=True)
+    return finished(found, unit.k), any(isinstance(r, SampleRecord) and not r.judged for r in found)
 
 
 def rows_for(point: Point, unit: Unit, records: Iterable[Record], tasks: Sequence[Task]) -> list[Record]:

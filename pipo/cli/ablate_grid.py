@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipo.cli import evaluate as e
 from pipo.cli import options as o
 from pipo.cli import tasks as t
 
@@ -54,6 +55,7 @@ def run(
     slots: o.Slots = None,
     thinking: t.Thinking = None,
     data: t.Data = None,
+    unsafe: e.Unsafe = False,
     reuse: Reuse = None,
     dry_run: DryRun = False,
     engine: o.Engine = "torch",
@@ -83,7 +85,12 @@ def run(
         _print_plan(found, points, json)
         return
     spec = o.without_none(
-        study=raw, **given, **settings, family=lab, reuse=t.run_folders([reuse])[0] if reuse is not None else None
+        study=raw,
+        **given,
+        **settings,
+        unsafe=unsafe or None,
+        family=lab,
+        reuse=t.run_folders([reuse])[0] if reuse is not None else None,
     )
     run_job(KIND, spec, as_json=json, detach=detach, show=show)
 
