@@ -169,22 +169,6 @@ class LoadSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True
         return self.requests
 
 
-def parse_slo(text: str) -> dict[str, float]:
-    """``ttft=0.5,tpot=0.02`` as limits in seconds. Raises BadInput for another form."""
-    found: dict[str, float] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        name, equals, value = part.partition("=")
-        try:
-            number = float(value)
-        except ValueError as e:
-            raise BadInput(f"limit {part!r} of the SLO must read NAME=SECONDS, e.g. ttft=0.5,tpot=0.02") from e
-        if not equals or name in found:
-            raise BadInput(f"limit {part!r} of the SLO must read NAME=SECONDS and come once, e.g. ttft=0.5,tpot=0.02")
-        found[name] = number
-    LoadSpec(slo=found)
-    return found
-
-
 def plain(settings: LoadSpec) -> dict[str, Any]:
     """The settings as plain values, without what does not decide results: where data lie, the key's file."""
     given: dict[str, Any] = msgspec.to_builtins(settings)

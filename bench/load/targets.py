@@ -71,7 +71,7 @@ class EngineTarget:
         default, left_out = engines.split_by_engine(DEFAULTS, settings)
         for text in left_out if settings.variants is None else ():
             ctx.emit("log", text=text)
-        self.variants = resolve_variants(settings.variants, default)
+        self.variants = resolve_variants(by_name(settings.variants), default)
         engines.check_usable(settings)
         self._loaded: dict[str, Loaded] = {}
         for v in self.variants:
@@ -196,6 +196,13 @@ class EndpointTarget:
 
     def text(self, variant: Variant, ids: list[int]) -> str:
         return ""  # the endpoint gave the text
+
+
+def by_name(given: list[Any] | None) -> list[Any] | None:
+    """Variants of a spec with the lab's own by their names; ``pipo`` is the better trained one."""
+    known: dict[Any, Variant] = {v.name: v for v in DEFAULT_VARIANTS}
+    known["pipo"] = msgspec.structs.replace(known["pipo-opd"], name="pipo")
+    return None if given is None else [known.get(v, v) if isinstance(v, str) else v for v in given]
 
 
 def most_asks(settings: LoadSpec, what: What) -> int:

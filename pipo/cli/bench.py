@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipo.cli import bench_load as _load
 from pipo.cli import bench_map as _map
 from pipo.cli import evaluate as e
 from pipo.cli import options as o
@@ -138,3 +139,4 @@ def latency(
 
 
 app.command("map")(_map.map_)
+app.command("load")(_load.load)

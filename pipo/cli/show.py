@@ -8,6 +8,7 @@ from pipo.cli import data, rollouts
 from pipo.cli.bench_map import show as map_
 from pipo.cli.output import cell, print_table
 from pipo.cli.show_grid import show as grid
+from pipo.cli.show_load import show as load
 from pipo.cli.show_training import show as training
 from reports import statistics
 from reports.text import interval, lopsided
@@ -151,7 +152,7 @@ def plain(result: dict[str, Any]) -> None:
 
 BY_KIND = {
     "compare": compare, "eval": compare, "merge": compare,
-    "latency": latency, "map": map_, "ablate-threshold": threshold,
+    "latency": latency, "load": load, "map": map_, "ablate-threshold": threshold,
     "ablate-grid": grid,
     "ablate-training": training, "rollouts": rollouts.show, "data-cache": data.show_cache, "data-show": data.show_file,
 }  # fmt: skip
