@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench import record, stats
+from bench.prompts import prepare
 from bench.record import SampleRecord
+from bench.runner import encode
 from bench.session import SampleSpec, Session
 from pipo.errors import BadInput, BadRecord
 
@@ -74,3 +76,13 @@ def samples(session: Session, variant: str) -> dict[tuple[str, str], list[Sample
             found.setdefault((r.task, r.item), []).append(r)
     order = [(t.name, i.id) for t in session.tasks for i in t.items]
     return {key: sorted(found[key], key=lambda r: r.sample) for key in order if key in found}
+
+
+def encoded(session: Session, model: str) -> dict[tuple[str, str], tuple[int, ...]]:
+    """(task, item) -> ids of the prompt as a model is given it."""
+    loaded = session.loaded[model, ""]
+    return {
+        (t.name, i.id): encode(loaded.tokenizer, i.prompt, loaded.engine.model.config.vocab_size, f"{t.name}/{i.id}")
+        for t in session.tasks
+        for i in prepare(t.items, loaded.tokenizer, session.spec.thinking, t.name)
+    }

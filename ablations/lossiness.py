@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 
 from ablations import lossiness_distances as far
 from ablations import lossiness_walk as walk
-from ablations.looks import append, on_torch_only, read, samples
+from ablations.looks import append, encoded, on_torch_only, read, samples
 from ablations.lossiness_distances import DistanceRecord
 from ablations.lossiness_summary import summarise
 from ablations.study import load_study
 from bench.loading import read_spec
-from bench.prompts import prepare
 from bench.record import Variant
-from bench.runner import encode
 from bench.session import SampleSpec, Session
 from pipo.engine.types import Method
 from pipo.errors import BadInput
@@ -141,13 +139,7 @@ def _texts(session: Session, settings: LossinessSpec) -> Iterator[Text]:
     variant = session.variants[0]
     for task in session.tasks:
         session.generate(variant, task)
-    loaded = session.loaded[settings.base, ""]
-    vocab = loaded.engine.model.config.vocab_size
-    prompts = {
-        (t.name, i.id): encode(loaded.tokenizer, i.prompt, vocab, f"{t.name}/{i.id}")
-        for t in session.tasks
-        for i in prepare(t.items, loaded.tokenizer, settings.thinking, t.name)
-    }
+    prompts = encoded(session, settings.base)
     for key, found in samples(session, variant.name).items():
         for r in found:
             yield Text(*key, r.sample, prompts[key], r.places[: settings.places], r.seed)

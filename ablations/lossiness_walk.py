@@ -47,10 +47,10 @@ class Drawing:
         self.counts_nV = None
         if self.settings.counts:
             one_hot = torch.nn.functional.one_hot(torch.tensor(list(text)), vocab).double()
-            self.counts_nV = one_hot.cumsum(0) - one_hot
+            self.counts_nV = torch.cat([torch.zeros(1, vocab).double(), one_hot.cumsum(0)])
 
     def __call__(self, logits_V: Tensor, place: int) -> Tensor:
-        """Distribution [V] float64; ``logits`` already lack what cannot be drawn."""
+        """Distribution [V] float64 at a place of the text or right behind it; ``logits`` lack what cannot be drawn."""
         counts = None if self.counts_nV is None else self.counts_nV[place][None]
         return self.settings.probabilities(logits_V.double().cpu()[None], counts)[0]
 

@@ -16,6 +16,8 @@ KINDS = {
     "ablate-threshold": "ablations.threshold:run",
     "ablate-training": "ablations.training:run",
     "ablate-grid": "ablations.grid:run",
+    "ablate-geometry": "ablations.geometry:run",
+    "ablate-lossiness": "ablations.lossiness:run",
     "rollouts": "bench.rollouts:run",
     "data-cache": "bench.training_files:run_cache",
     "data-show": "bench.training_files:run_show",
