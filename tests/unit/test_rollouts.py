@@ -12,13 +12,17 @@ import pytest
 from bench import record, rollouts
 from bench.record import SampleRecord
 from bench.runner import sample_seed
+from bench.scorers.judge import Answer, Judge
 from pipo.data.build import build_opd, build_sft
+from pipo.data.questions import Question
 from pipo.data.rows import read_rows
 from pipo.data.runs import RolloutRun
 from pipo.errors import BadInput, BadModel, BadRecord, Cancelled
 from pipo.lab.tasks import draw_many, split_of
 from pipo.lab.tokenizer import lab_tokenizer
+from tests.unit import judged_runs
 from tests.unit.bench_jobs import WORDS, Context, make_home
+from tests.unit.judged_runs import walls
 
 K = 2
 
@@ -133,6 +137,47 @@ def test_rows_of_a_build_are_the_ids_that_a_real_teacher_wrote(home: Path, tmp_p
     )
     opd = build_opd([RolloutRun(tmp_path)], tmp_path / "opd.jsonl", rho=0.5)
     assert opd["kept"] == sum(n for right, n in summary["solved"].items() if int(right) >= K / 2)
+
+
+@walls
+def test_answers_are_mathematics_and_programs_are_run(tmp_path: Path) -> None:
+    """Judged beside, and judged when a killed job goes on: by what the model wrote, without its marks."""
+    found = draw_many("lab-chain", "valid", 6, [4, 5], 1)
+    rows: list[dict[str, Any]] = [
+        {"id": i.id, "task": "sums", "prompt": i.prompt, "answer": f"{int(i.answer) + 1}-1"} for i in found
+    ]
+    tests = [{"input": "", "output": ""}]
+    rows += [{"id": i.id, "task": "programs", "prompt": i.prompt, "tests": tests} for i in found[:3]]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    asked = {"model": "lab/teacher", "questions": str(tmp_path / "q.jsonl"), "k": K, "slots": 80}
+    summary = rollouts.run(asked, Context(tmp_path / "run"))
+    made = judged_runs.samples(tmp_path / "run")
+    sums = [r for r in made if r.task == "sums" and r.finish == "eos"]
+    assert {(r.correct, r.verdict and r.verdict.by) for r in sums} >= {(True, "symbolic")}
+    assert sum(n * int(right) for right, n in summary["solved"].items()) == sum(r.correct for r in sums)
+    programs = [r.verdict for r in made if r.task == "programs" and r.finish == "eos"]
+    assert programs and all(v and v.by == "execution" and "SyntaxError" in v.reason for v in programs)
+    waiting = [
+        msgspec.structs.replace(r, judged=False, correct=False, verdict=None) if isinstance(r, SampleRecord) else r
+        for r in record.read(tmp_path / "run" / "records.jsonl")
+    ]
+    record.rewrite(tmp_path / "run" / "records.jsonl", waiting)
+    with pytest.raises(BadInput, match="is not judged yet: its job did not end"):
+        build_sft([RolloutRun(tmp_path / "run")], tmp_path / "sft.jsonl")
+    rollouts.run(asked, Context(tmp_path / "run"))
+    again = judged_runs.samples(tmp_path / "run")
+    ended = [(a, b) for a, b in zip(again, made, strict=True) if a.finish == "eos"]
+    assert all(a == b and a.text.endswith("<eos>") for a, b in ended)
+
+
+@walls
+def test_questions_with_tests_and_a_checker_can_be_scored() -> None:
+    checker = "import sys\nprint(1 if float(open(sys.argv[3]).read()) > 3 else 0)\n"
+    doubled = Question(id=1, task="t", prompt="p", tests=[{"input": "2\n", "output": "4\n"}], time_limit=1.0)
+    answers = [Answer(f"```python\nprint(int(input()) * {n})\n```", "", rollouts.program_of(q))
+               for q in (doubled, msgspec.structs.replace(doubled, checker=checker)) for n in (2, 1, 3)]  # fmt: skip
+    with Judge() as judge:
+        assert [v.right for v in judge.score("code", answers)] == [True, False, False, True, False, True]
 
 
 def test_pairs_may_teach_too(home: Path, tmp_path: Path) -> None:
