@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pipo.cli import ablate_grid
+from pipo.cli import ablate_grid, ablate_looks
 from pipo.cli import options as o
 from pipo.cli import tasks as t
 
 app = typer.Typer(help="Studies that vary one thing.", no_args_is_help=True)
 ablate_grid.register(app)
+ablate_looks.register(app)
 
 
 @app.command()

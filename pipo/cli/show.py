@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipo.cli import data, rollouts
+from pipo.cli import data, rollouts, show_looks
 from pipo.cli.bench_map import show as map_
 from pipo.cli.output import cell, print_table
 from pipo.cli.show_grid import show as grid
@@ -153,7 +153,7 @@ def plain(result: dict[str, Any]) -> None:
 BY_KIND = {
     "compare": compare, "eval": compare, "merge": compare,
     "latency": latency, "load": load, "map": map_, "ablate-threshold": threshold,
-    "ablate-grid": grid,
+    "ablate-grid": grid, "ablate-geometry": show_looks.geometry, "ablate-lossiness": show_looks.lossiness,
     "ablate-training": training, "rollouts": rollouts.show, "data-cache": data.show_cache, "data-show": data.show_file,
 }  # fmt: skip
 
