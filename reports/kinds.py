@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reports.style import Look
 
 COMPARE, LATENCY, MAP, THRESHOLD, TRAINING = "compare", "latency", "map", "ablate-threshold", "ablate-training"
-SFT, OPD = "train-sft", "train-opd"
+GRID, SFT, OPD = "ablate-grid", "train-sft", "train-opd"
 ALIASES = {"eval": COMPARE}  # kinds that are shown as another one
 
 
@@ -51,6 +51,11 @@ def _stages(folder: Path) -> list[Path]:
     return [stage / "records.jsonl" for stage in done if (stage / "run.json").exists()]
 
 
+def _units(folder: Path) -> list[Path]:
+    """Of a grid study each run that its points are read off has its own."""
+    return sorted(folder.glob("units/*/records.jsonl"))
+
+
 def _none(folder: Path) -> list[Path]:
     return []
 
@@ -76,6 +81,7 @@ KINDS = {
     MAP: Kind("map", "map"),
     THRESHOLD: Kind("threshold", "threshold", rows="points"),
     TRAINING: Kind("training", "training", records=_stages, needs=("trainings", "keys", "definitions")),
+    GRID: Kind("grid", "study", records=_units, needs=("points", "differences", "axes")),
     SFT: Kind("curves", SFT, records=_none),
     OPD: Kind("curves", OPD, records=_none),
 }

@@ -75,7 +75,7 @@ def run(
 
     raw = load(study)
     lab = o.check_family(family)
-    own = o.check_tasks(raw.get("tasks"), data) if task is None else None  # a benchmark that is not here, say
+    own = _read(raw).tasks if task is None else None
     given = o.without_none(
         **t.selection(task or own, slice, None, thinking, data), k=k, limit=limit, seed=seed, slots=slots
     )
@@ -144,13 +144,19 @@ def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     return out
 
 
+def _read(raw: Mapping[str, Any]) -> Study:
+    from ablations import grid_spec
+
+    return grid_spec.read(raw)
+
+
 def plan(raw: Mapping[str, Any], given: Mapping[str, Any], family: str | None) -> tuple[Study, list[Point]]:
     """The study with the flags over it, and its points. Raises BadInput, as the job would."""
     import msgspec
 
     from ablations import grid_spec
 
-    study = grid_spec.read(raw)
+    study = _read(raw)
     study = msgspec.structs.replace(study, **{key: given[key] for key in study.JOB if key in given})
     points = grid_spec.expand(study)
     grid_spec.check_models(points, family, f"study {study.name!r}")

@@ -21,9 +21,9 @@ ITEMS, K = 5, 2
 Plain = dict[str, Any]
 
 
-def base(home: Path, name: str, **more: Any) -> Plain:
-    """One of ``BASES`` under its name; ``more`` on top."""
-    found = {"name": name, **BASES[name], **more}
+def base(home: Path, kind: str, **more: Any) -> Plain:
+    """One of ``BASES``, under its own name unless ``more``, which comes on top, has another."""
+    found = {"name": kind, **BASES[kind], **more}
     return {**found, "model": str(home / found["model"])}
 
 

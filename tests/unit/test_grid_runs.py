@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ablations import grid
 from bench import compare
-from bench.record import SampleRecord, read
+from bench.record import SampleRecord, read, rewrite
 from pipo.errors import BadInput, Cancelled
 from tests.unit.bench_jobs import Context, make_home
 from tests.unit.grid_runs import ITEMS, K, base, logs, run, samples, study
+from tests.unit.judged_runs import make_tasks
 
 SLOTS = {"key": "slots", "values": [4, 12]}
 
@@ -241,3 +243,29 @@ def test_the_summary_lies_in_the_folder(done: tuple[Path, dict[str, Any]]) -> No
     assert summary["kind"] == "ablate-grid" and summary["question"] == "Which?" and summary["axes"][0]["key"] == "slots"
     every = [r for path in folder.glob("units/*/records.jsonl") for r in read(path) if isinstance(r, SampleRecord)]
     assert sum(r["samples"] for r in rows(summary).values()) == 2 * len(every)
+
+
+def test_answers_that_take_a_judge_are_judged_and_cut_ones_need_none(tmp_path: Path) -> None:
+    """lab/base on sums: a smaller budget read off against one generated; and verdicts that a kill left out."""
+    task = make_tasks(tmp_path)["algebra"]
+    bases = [{"name": "regular", "model": "lab/base", "method": "regular"}]
+    given = {"name": "sums", "question": "?", "reference": "regular slots=90", "base": bases, "tasks": [task], "k": 2,
+             "limit": 8, "axis": [{"key": "slots", "values": [40, 90]}]}  # fmt: skip
+    summary, _ = run(given, tmp_path / "both")
+    alone, _ = run({**given, "reference": "regular slots=40", "axis": [{"key": "slots", "values": [40]}]},
+                   tmp_path / "alone")  # fmt: skip
+    assert summary["scoring"]["unjudged"] == 0 and "symbolic" in summary["scoring"]["tasks"]["algebra"]["by"]
+    for metric in ("avg", "pass", "truncated", "slots"):
+        assert rows(summary)["regular slots=40"][metric] == rows(alone)["regular slots=40"][metric], metric
+    assert 0 < rows(summary)["regular slots=90"]["avg"]["value"] < 1, "else nothing is tested"
+    (path,) = (tmp_path / "both").glob("units/*/records.jsonl")
+    found = read(path)
+    waiting = [
+        msgspec.structs.replace(r, judged=False, correct=False, verdict=None)
+        if isinstance(r, SampleRecord) and r.verdict and r.verdict.by == "symbolic" else r
+        for r in found
+    ]  # fmt: skip
+    rewrite(path, waiting)
+    again, ctx = run(given, tmp_path / "both")
+    assert lasting(again) == lasting(summary) and read(path) == found, "judged again, not generated"
+    assert not [data for kind, data in ctx.events if kind == "progress"]
