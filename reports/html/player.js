@@ -67,7 +67,7 @@ class Player {
       const top = box.offsetTop - area.offsetTop;
       if (top < area.scrollTop || top + box.offsetHeight > area.scrollTop + area.clientHeight) area.scrollTop = top - area.clientHeight / 2;
     }
-    lane.now.textContent = count ? stepWords(lane.steps[count - 1], lane.trace.kind, lane.vocabulary) : "nothing yet";
+    lane.telling.textContent = count ? stepWords(lane.steps[count - 1], lane.trace.kind, lane.vocabulary) : "nothing yet";
   }
 
   describe() {
@@ -82,6 +82,7 @@ class Player {
     this.at.play.setAttribute("aria-pressed", "true");
     const tick = () => {
       const clock = Math.min(end, ((performance.now() - began) / 1000) * rate);
+      this.elapsed = clock;
       let most = 0;
       for (const lane of this.lanes) {
         const until = clock + this.start(lane) + 1e-9;

@@ -123,7 +123,7 @@ function laneOf(trace, variant, vocabulary, gold) {
   lane.card.append(head, node("p", "quiet", [variant.method, variant.model].filter(Boolean).join(" · ")));
   for (const [name, text] of factsOf(trace, gold)) lane.card.append(node("p", name, text));
   if (trace.lost) lane.card.append(node("p", "quiet", `Drafts are not shown: ${trace.lost}.`));
-  lane.now = node("p", "now");
+  lane.telling = node("p", "telling");
   lane.chips = node("div", "chips");
   lane.chips.tabIndex = 0;
   lane.chips.setAttribute("aria-label", `Steps of ${variant.name}`);
@@ -136,7 +136,7 @@ function laneOf(trace, variant, vocabulary, gold) {
     lane.boxes.push(box);
     lane.chips.append(box);
   });
-  lane.card.append(lane.chips, lane.now);
+  lane.card.append(lane.chips, lane.telling);
   if (trace.text) {
     const more = node("details");
     more.append(node("summary", "", "as text"), node("pre", "", trace.text));

@@ -79,11 +79,14 @@ def _checked(r: SampleRecord, kind: str, steps: list[Step]) -> tuple[str, list[S
 
 
 def _agree(kind: str, tokens: Sequence[int], drafts: Sequence[Draft]) -> bool:
-    kept = [d.id for d in drafts if d.kept]
-    if [d.kept for d in drafts] != [True] * len(kept) + [False] * (len(drafts) - len(kept)):
-        return False
+    """Whether kept drafts are the tokens that came out, and none is kept after one that was not."""
     at = 0 if kind == "chain" else 1
-    return kept == list(tokens[at : at + len(kept)])
+    rejected = False
+    for i, d in enumerate(drafts, at):
+        if d.kept and (rejected or i >= len(tokens) or tokens[i] != d.id):
+            return False
+        rejected |= not d.kept
+    return True
 
 
 def _real(r: SampleRecord) -> list[int]:

@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check", "--hide-scrollbars",
 )  # fmt: skip
+
+# The browser talks on descriptors 3 and 4: put ours there, whatever numbers they have, and become the browser.
+START = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]
+for fd, at in zip(high, (3, 4)):
+    os.dup2(fd, at)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_browser() -> str | None:
@@ -36,8 +46,7 @@ class Browser:
         self._replies: dict[int, dict[str, Any]] = {}
         theirs_in, self._to = os.pipe()
         self._from, theirs_out = os.pipe()
-        # The browser talks on descriptors 3 and 4; a shell puts them there, whatever numbers ours have.
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', program, *FLAGS]
+        command = [sys.executable, "-c", START, str(theirs_in), str(theirs_out), program, *FLAGS]
         self._process = subprocess.Popen(
             [*command, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
             pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -79,10 +88,11 @@ class Browser:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """A real press of the mouse on the middle of an element."""
+        """A real press of the mouse on the middle of an element, after what scrolling there sets off is over."""
         where = self.js(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
-            "e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect(); "
+            f"(async () => {{ const e = document.querySelector({json.dumps(selector)}); "
+            "e.scrollIntoView({block: 'center', behavior: 'instant'}); for (let i = 0; i < 2; i++) "
+            "await new Promise(requestAnimationFrame); const r = e.getBoundingClientRect(); "
             "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
