@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COMPARE, LATENCY, MAP, THRESHOLD, TRAINING = "compare", "latency", "map", "ablate-threshold", "ablate-training"
 GRID, SFT, OPD = "ablate-grid", "train-sft", "train-opd"
+GEOMETRY, LOSSINESS = "ablate-geometry", "ablate-lossiness"
 ALIASES = {"eval": COMPARE}  # kinds that are shown as another one
 
 
@@ -56,6 +57,11 @@ def _units(folder: Path) -> list[Path]:
     return sorted(folder.glob("units/*/records.jsonl"))
 
 
+def _with(*names: str) -> Callable[[Path], list[Path]]:
+    """Further record files beside the samples."""
+    return lambda folder: [folder / name for name in ("records.jsonl", *names)]
+
+
 def _none(folder: Path) -> list[Path]:
     return []
 
@@ -82,6 +88,20 @@ KINDS = {
     THRESHOLD: Kind("threshold", "threshold", rows="points"),
     TRAINING: Kind("training", "training", records=_stages, needs=("trainings", "keys", "definitions")),
     GRID: Kind("grid", "study", records=_units, needs=("points", "differences", "axes")),
+    GEOMETRY: Kind(
+        "geometry",
+        "geometry",
+        records=_with("pairs.jsonl", "drafts.jsonl"),
+        plain=True,
+        needs=("subjects", "spaces", "pads", "definitions"),
+    ),
+    LOSSINESS: Kind(
+        "lossiness",
+        "lossiness",
+        records=_with("distances.jsonl"),
+        plain=True,
+        needs=("lossless", "calibration"),
+    ),
     SFT: Kind("curves", SFT, records=_none),
     OPD: Kind("curves", OPD, records=_none),
 }
