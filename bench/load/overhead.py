@@ -7,6 +7,7 @@ so that times of whole requests are an upper bound. Time a chunk is CPU time of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ REQUESTS = 100
 RATE = 100.0
 LONG, PACE_S = 5, 0.001  # answers whose chunks come one by one, so that each is a read of its own
 LIMIT = 0.05  # overhead above this share of a median is worth a warning
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CHUNK = b'data: {"choices":[{"index":0,"text":"a b","token_ids":[5,6],"finish_reason":null}]}\n\n'
 _LAST = b'data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 
@@ -58,26 +59,39 @@ class NullServer:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._tidy())
         self._loop.close()
 
+    async def _tidy(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length"))
-            await reader.readexactly(length)
-            writer.write(_HEAD)
-            for _ in range(self._chunks if self._pace else 0):
-                writer.write(_CHUNK)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:  # one connection, many requests
+                head = await reader.readuntil(b"\r\n\r\n")
+                fields = (line.lower().partition(b":") for line in head.split(b"\r\n"))
+                await reader.readexactly(next(int(v) for name, _, v in fields if name == b"content-length"))
+                await self._answer(writer)
+        writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_HEAD)
+        if self._pace:
+            for _ in range(self._chunks):
+                writer.write(_frame(_CHUNK))
                 await asyncio.sleep(self._pace)
-            writer.write(_LAST if self._pace else _CHUNK * self._chunks + _LAST)
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+            writer.write(_frame(_LAST) + _frame(b""))
+        else:
+            writer.write(_frame(_CHUNK * self._chunks + _LAST) + _frame(b""))
+        await writer.drain()
+
+
+def _frame(data: bytes) -> bytes:
+    """A chunk of HTTP's chunked coding."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 class NullEngine:

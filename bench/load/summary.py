@@ -41,8 +41,8 @@ from bench.load.spec import LoadSpec
 from bench.record import Run, Variant
 
 INTERVAL = (
-    "95%: block bootstrap over requests in the order they came, blocks of the square root of their number (neighbours "
-    "share a queue); shares: Wilson over such blocks; ratios paired by request; right answers clustered by question"
+    "95%: bootstrap over requests in blocks of neighbours, which share a queue; shares: that or Wilson's, the wider; "
+    "ratios: median over the same requests; right answers: clustered by question"
 )
 BUCKETS = 60
 RATIOS = ("ttft", "first_pair", "tpot", "e2e")

@@ -22,7 +22,7 @@ def show(result: Row) -> None:
     columns = ["variant", "load", "ok", "failed", "offered/s", "done/s", "tok/s", "TTFT p50 ms", "p99", "TPOT p50 ms"]
     columns += ["kept %"] if any(r["kept_share"] is not None for r in rows) else []
     columns += ["good %", "good/s"] if result["slo"] else []
-    columns += ["right %"] if any(r["avg"] for r in rows) else []
+    columns += ["right %", "cut"] if any(r["avg"] for r in rows) else []
     columns += ["W"] if any(r["energy"].get("watts") for r in rows) else []
     print_table(columns, [_line(r, columns) for r in rows], left=["load"])
     print("\nms from when a request was due, with 95% intervals\n")
@@ -50,7 +50,7 @@ def load(r: Row) -> str:
     return WORDS[r["mode"]].format(r["load"])
 
 
-def _line(r: Row, columns: list[str]) -> list[str]:
+def _line(r: Row, columns: list[str]) -> list[Any]:
     good, avg = r["goodput"], r["avg"]
     cells = {
         "variant": r["variant"], "load": load(r), "ok": f"{r['ok']}/{r['requests']}",
@@ -60,7 +60,8 @@ def _line(r: Row, columns: list[str]) -> list[str]:
         "kept %": "-" if r["kept_share"] is None else f"{100 * r['kept_share']:.0f}",
         "good %": "-" if not good else f"{100 * good['share']['value']:.1f}",
         "good/s": cell(good["rate_s"]) if good else "-",
-        "right %": "-" if not avg else f"{100 * avg['value']:.1f}", "W": cell(r["energy"].get("watts")),
+        "right %": "-" if not avg else f"{100 * avg['value']:.1f}",
+        "W": cell(r["energy"].get("watts")), "cut": r["cut"],
     }  # fmt: skip
     return [cells[c] for c in columns]
 
