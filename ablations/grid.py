@@ -119,7 +119,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     }  # fmt: skip
     units = grid_units.units_of(points, tasks, models, common)
     header = open_study(settings, study, points, units, tasks, ctx)
-    units = take_over(units, settings, ctx)
+    units = take_over(units, settings, header, ctx)
     for unit in units:
         place = ctx.folder / "units" / unit.folder
         provenance.check_folder(place)
@@ -189,13 +189,20 @@ def open_study(
     return provenance.open_run(ctx.folder, header)
 
 
-def take_over(units: list[Unit], settings: GridSpec, ctx: JobContext) -> list[Unit]:
+def take_over(units: list[Unit], settings: GridSpec, header: Run, ctx: JobContext) -> list[Unit]:
     """Take finished points of an earlier run, once; units that were taken say from where."""
     note = ctx.folder / "reused.json"
     if settings.reuse is not None and not note.exists():
         taken, whys = grid_units.take_over(units, Path(settings.reuse), ctx.folder)
         record.write_json(note, {key: u.taken_from for key, u in taken.items()})
-        for text in [f"{len(taken)} of {len(units)} runs are taken from {settings.reuse}", *whys]:
+        there = record.read_run(Path(settings.reuse)).provenance
+        other = [
+            key
+            for key in ("device", "versions", "git_commit")
+            if getattr(there, key) != getattr(header.provenance, key)
+        ]
+        apart = [f"they were made with another {' and '.join(other)}"] if other else []
+        for text in [f"{len(taken)} of {len(units)} runs are taken from {settings.reuse}", *apart, *whys]:
             ctx.emit("log", text=text)
     known: dict[str, str] = json.loads(note.read_bytes()) if note.exists() else {}
     return [msgspec.structs.replace(u, taken_from=known.get(u.key)) for u in units]

@@ -175,7 +175,16 @@ def test_a_model_that_changed_is_refused_and_the_others_are_taken(
     changed = {**given, "base": [*given["base"][:2], {**given["base"][2], "model": str(other)}]}
     _, ctx = run(changed, tmp_path / "job", reuse=str(done[0]))
     assert logs(ctx)[0].startswith("2 of 3 runs are taken from")
-    assert "'pipo slots=4' is not taken over: model is" in logs(ctx)[1]
+    assert "'pipo slots=4' is not taken over: model is" in logs(ctx)[-1]
+
+
+def test_points_of_another_machine_are_taken_and_that_is_said(given: dict[str, Any], tmp_path: Path, done: Any) -> None:
+    source = shutil.copytree(done[0], tmp_path / "source")
+    header = json.loads((source / "run.json").read_text())
+    header["provenance"]["device"] = "another one"
+    (source / "run.json").write_text(json.dumps(header))
+    _, ctx = run(given, tmp_path / "job", reuse=str(source))
+    assert logs(ctx)[0].startswith("3 of 3 runs") and logs(ctx)[1].startswith("they were made with another device")
 
 
 def test_only_studies_are_taken_over(home: Path, given: dict[str, Any], tmp_path: Path) -> None:
