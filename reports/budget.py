@@ -27,7 +27,8 @@ GUIDE = """\
   with as many samples a question as the quickest variant's time for all of its samples allows."""
 
 
-def _curves(run: LoadedRun, axis: str, task: str = ALL_TASKS) -> list[Row]:
+def curves_of(run: LoadedRun, axis: str, task: str = ALL_TASKS) -> list[Row]:
+    """A run's curves over one axis; empty for summaries without them."""
     found = run.summary.get("curves") or ()
     return [c for c in found if c["axis"] == axis and c["task"] == task]
 
@@ -50,7 +51,7 @@ def _at(curve: Row, part: str, i: int) -> dict[str, Any]:
 
 def figures(run: LoadedRun, styles: Mapping[str, Look]) -> dict[str, Any]:
     """Figures by the word that their file name ends with."""
-    drawn = {"budget": curve_figure(run, styles)} if _curves(run, "slots") else {}
+    drawn = {"budget": curve_figure(run, styles)} if curves_of(run, "slots") else {}
     return drawn | ({"cost": cost_figure(run)} if _seconds(run) and _equal(run) else {})
 
 
@@ -58,38 +59,39 @@ def curve_figure(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
     """Figure 2: avg@k and pass@k over the budget of slots, of tokens and of device seconds; one line a variant."""
     from matplotlib.figure import Figure
 
-    axes_shown = [a for a in AXES if _curves(run, a)]
-    parts = {"avg": f"avg@{run.k}", "pass": f"pass@{_curves(run, 'slots')[0]['k']}"}
+    axes_shown = [a for a in AXES if curves_of(run, a)]
+    parts = {"avg": f"avg@{run.k}", "pass": f"pass@{curves_of(run, 'slots')[0]['k']}"}
     figure = Figure(figsize=(1.0 + 3.5 * len(axes_shown), 6.6))
     axes = figure.subplots(len(parts), len(axes_shown), squeeze=False, sharey="row", sharex="col")
     for j, axis in enumerate(axes_shown):
-        found = _curves(run, axis)
+        found = curves_of(run, axis)
         for i, (part, label) in enumerate(parts.items()):
             ax = axes[i][j]
             for n, curve in enumerate(found):
                 dodge = 2 ** (0.05 * (n - (len(found) - 1) / 2))  # side by side where values coincide
-                _line(ax, curve, part, dodge, styles[curve["variant"]])
+                draw_line(ax, curve, part, dodge, styles[curve["variant"]])
             if axis == "slots":
-                _paper_ends(ax, found, part, styles)
+                paper_ends(ax, found, part, styles)
             ax.set_xscale("log", base=2)
             ax.set_ylim(bottom=0)
             if j == 0:
                 ax.set_ylabel(f"{label}, %")
         axes[0][j].set_title(f"budget of {AXES[axis]}")
-        _budget_axis(axes[-1][j], axis, found[0])
-        axes[-1][j].set_xlim(left=_first(found) / 1.25)
+        budget_axis(axes[-1][j], axis, found[0])
+        axes[-1][j].set_xlim(left=first_right(found) / 1.25)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
-def _first(found: Sequence[Row]) -> float:
+def first_right(found: Sequence[Row]) -> float:
     """Where an axis begins: one step before anything is right."""
     right = [i for c in found for i, v in enumerate(c["pass"]["value"]) if v > 0]
     return float(found[0]["fractions"][max(0, min(right, default=0) - 1)])
 
 
-def _line(ax: Any, curve: Row, part: str, dodge: float, look: Look) -> None:
+def draw_line(ax: Any, curve: Row, part: str, dodge: float, look: Look) -> None:
+    """One variant's ``avg`` or ``pass`` over shares of the budget, ``dodge`` times to the right."""
     items = [_at(curve, part, i) for i in range(len(curve["fractions"]))]
     x, y = [dodge * f for f in curve["fractions"]], [100 * item["value"] for item in items]
     items = [item if item["value"] else {"value": 0.0} for item in items]  # no bars where nothing is right yet
@@ -97,7 +99,7 @@ def _line(ax: Any, curve: Row, part: str, dodge: float, look: Look) -> None:
     ax.errorbar(x, y, yerr=spread(items, 100), **line, label=curve["variant"])
 
 
-def _paper_ends(ax: Any, found: Sequence[Row], part: str, styles: Mapping[str, Look]) -> None:
+def paper_ends(ax: Any, found: Sequence[Row], part: str, styles: Mapping[str, Look]) -> None:
     """The paper's end points, right of ours; its tasks and model are others."""
     overall, label = paper()["overall"], "the paper's end (4B model, 32K slots)"
     for curve in found:
@@ -110,7 +112,8 @@ def _paper_ends(ax: Any, found: Sequence[Row], part: str, styles: Mapping[str, L
             label = "_nolegend_"
 
 
-def _budget_axis(ax: Any, axis: str, curve: Row) -> None:
+def budget_axis(ax: Any, axis: str, curve: Row) -> None:
+    """Ticks at whole budgets where all tasks have the same, else at shares."""
     whole = curve["budgets"]
     names = dict(SHARES)
     if whole:
@@ -168,14 +171,14 @@ def cost_figure(run: LoadedRun) -> Any:
 
 def section(run: LoadedRun, names: Sequence[str]) -> list[str]:
     """The part of a comparison that speaks of budgets and costs; empty for summaries without it."""
-    if not _curves(run, "slots"):
+    if not curves_of(run, "slots"):
         return []
     texts = ["Quality over the budget", "Cost of a right answer and quality at equal time"]
     parts = ["### Quality over the budget, all tasks"]
     parts += [f"![{text}]({name})" for text, name in zip(texts, names, strict=False)]
-    for axis in (a for a in AXES if _curves(run, a)):
-        of = "" if _curves(run, axis)[0]["budgets"] else ", by share of the budget"
-        parts += [f"pass@{_curves(run, axis)[0]['k']} within {AXES[axis]}{of}:", curve_table(run, axis)]
+    for axis in (a for a in AXES if curves_of(run, a)):
+        of = "" if curves_of(run, axis)[0]["budgets"] else ", by share of the budget"
+        parts += [f"pass@{curves_of(run, axis)[0]['k']} within {AXES[axis]}{of}:", curve_table(run, axis)]
     facts = paper()
     parts.append(
         f"The paper ({facts['model']}, {facts['budget']['slots'][0]} to {facts['budget']['slots'][-1]} slots) gives "
@@ -189,7 +192,7 @@ def section(run: LoadedRun, names: Sequence[str]) -> list[str]:
 
 def curve_table(run: LoadedRun, axis: str) -> str:
     """pass@k at a sixteenth to the whole of the budget; beside slots the paper's end point."""
-    found, ends = _curves(run, axis), paper()["overall"]
+    found, ends = curves_of(run, axis), paper()["overall"]
     at = [(f, found[0]["fractions"].index(f)) for f in SHARES if f in found[0]["fractions"]]
     whole = found[0]["budgets"]
     heads = [f"{whole[i]:.3g}" if whole else SHARES[f] for f, i in at]

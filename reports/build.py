@@ -1,4 +1,4 @@
-"""``build``: from run folders to a folder with report.md, report.html, figures (PNG and SVG) and tables (CSV)."""
+"""``build``: from run folders to report.md, report.html and report.xlsx, with figures (PNG, SVG) and tables (CSV)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from pipo.errors import BadInput
-from reports import html
+from reports import exhibits, html, workbook
+from reports.exhibits import Exhibit
 from reports.kinds import KINDS, shown
 from reports.load import LoadedRun, load_all
 from reports.page import page
@@ -25,13 +26,18 @@ def build(folders: list[Path], out: Path, model_folder: html.ModelFolder | None 
         BadRecord: a folder that is no finished run, or whose records are torn, empty or of another schema.
     """
     runs = load_all(folders)
+    found = exhibits.exhibits(runs)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        drawn = _draw(runs, out)
-        _tabulate(runs, out)
+        drawn, theirs = _draw(runs, found, out)
+        tables = workbook.sheets(runs, stems(runs), found)
+        for table in tables:
+            write_csv(out / f"{table.name}.csv", table.rows)
+        workbook.write(out / "report.xlsx", tables, runs)
         draft = out / "report.md.tmp"
-        text = page(runs, drawn)
-        html.write(out / "report.html", text, runs, [name for names in drawn.values() for name in names], model_folder)
+        text = page(runs, drawn, exhibits.section(runs, found, theirs))
+        figures = [name for names in (*drawn.values(), theirs.values()) for name in names]
+        html.write(out / "report.html", text, runs, figures, model_folder)
         draft.write_text(text)
         os.replace(draft, out / "report.md")
     except OSError as e:
@@ -50,19 +56,13 @@ def series_names(runs: list[LoadedRun]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in shown(run.kind).series(run)))
 
 
-def _draw(runs: list[LoadedRun], out: Path) -> dict[int, list[str]]:
+def _draw(runs: list[LoadedRun], found: list[Exhibit], out: Path) -> tuple[dict[int, list[str]], dict[str, str]]:
+    """Names of the PNG files: of each run's figures, by its place, and of the paper's, by their own names."""
     styles = looks(series_names(runs))
     drawn: dict[int, list[str]] = {}
     with styled():
         for i, (run, stem) in enumerate(zip(runs, stems(runs), strict=True)):
             made = shown(run.kind).draw(run, stem, styles)
             drawn[i] = [save(figure, out, name)[0].name for name, figure in made.items()]
-    return drawn
-
-
-def _tabulate(runs: list[LoadedRun], out: Path) -> None:
-    for run, stem in zip(runs, stems(runs), strict=True):
-        write_csv(out / f"{stem}.csv", run.rows)
-        for name, rows in shown(run.kind).lists(run).items():
-            if rows:
-                write_csv(out / f"{stem}-{name}.csv", rows)
+        theirs = {name: save(figure, out, name)[0].name for name, figure in exhibits.draw(found, styles).items()}
+    return drawn, theirs

@@ -96,7 +96,7 @@ def threshold(run: LoadedRun) -> Any:
         for j, budget in enumerate(budgets):
             ax = axes[i][j]
             for gate in ("random", "confidence"):
-                _gate_line(ax, [p for p in run.rows if p["budget"] == budget and p["gate"] == gate], gate, metric)
+                threshold_line(ax, [p for p in run.rows if p["budget"] == budget and p["gate"] == gate], gate, metric)
             ax.margins(x=0.06, y=0.16)
             if i == 0:
                 ax.set_title(f"{budget} budget, {_title(run, ALL_TASKS)}")
@@ -110,7 +110,8 @@ def threshold(run: LoadedRun) -> Any:
     return figure
 
 
-def _gate_line(ax: Any, points: Sequence[Row], gate: str, metric: str) -> None:
+def threshold_line(ax: Any, points: Sequence[Row], gate: str, metric: str) -> None:
+    """One gate's quality over pad ratio, all tasks."""
     usable = [p for p in points if p["task"] == ALL_TASKS and p.get("pad_ratio") and metric_of(p, metric)]
     usable.sort(key=lambda p: p["pad_ratio"]["value"])
     if not usable:
@@ -180,7 +181,7 @@ def latency(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
         bottom.set_ylabel(f"times as fast as {run.summary.get('reference') or 'the reference (none here)'}")
         bottom.set_xlabel("input length, tokens")
         bottom.set_ylim(bottom=0)
-        _length_axis(bottom, lengths)
+        length_axis(bottom, lengths)
     axes[0][0].set_yscale("log")
     low, high = axes[0][0].get_ylim()
     axes[0][0].yaxis.set_major_formatter(ScalarFormatter())
@@ -229,7 +230,8 @@ def _key(row: Row) -> Series:
     return row["variant"], row.get("keep")
 
 
-def _length_axis(ax: Any, lengths: Sequence[int]) -> None:
+def length_axis(ax: Any, lengths: Sequence[int]) -> None:
+    """Input lengths by powers of two."""
     ax.set_xscale("log", base=2)
     ax.set_xticks(lengths, [f"{n // 1024}K" if n % 1024 == 0 else str(n) for n in lengths])
     ax.minorticks_off()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from reports.kinds import TRAINING, shown
@@ -34,15 +35,18 @@ GUIDE = """\
   the latency table is at batch 1. Speeds within 5 % of each other are called about as fast."""
 
 
-def page(runs: list[LoadedRun], figures: dict[int, list[str]]) -> str:
-    """The whole markdown page; ``figures``: names of the PNG files of each run, by its place in ``runs``."""
+def page(runs: list[LoadedRun], figures: dict[int, list[str]], papers: Sequence[str] = ()) -> str:
+    """The whole markdown page; ``figures``: names of the PNG files of each run, by its place in ``runs``.
+
+    ``papers``: the part on the paper's tables and figures (reports/exhibits.py).
+    """
     parts = ["# PIPO: decoding methods compared", "\n".join(shown(run.kind).what(run) for run in runs)]
     short = [*filter(None, [*answers(runs), *(shown(run.kind).answer(run) for run in runs)])]
     if short:
         parts += ["## In short: does it pay?", *short]
     for i, run in enumerate(runs):
         parts += shown(run.kind).section(run, figures.get(i, []))
-    parts += ["## How to read this", GUIDE, "## Where the numbers come from"]
+    parts += [*papers, "## How to read this", GUIDE, "## Where the numbers come from"]
     parts += [_provenance(run) for run in runs]
     facts = paper()
     parts.append(f"Figures marked as the paper's: {facts['source']}, {facts['model']}; {facts['setting']}.")

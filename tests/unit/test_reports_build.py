@@ -60,8 +60,9 @@ def test_series_differ_in_grey() -> None:
 def test_tables_as_csv(built: Path) -> None:
     names = sorted(p.name for p in built.parent.glob("*.csv"))
     assert names == [
-        "comparison-differences.csv", "comparison-failures.csv", "comparison.csv", "latency-floor.csv",
-        "latency-ratios.csv", "latency.csv", "threshold-differences.csv", "threshold.csv",
+        "comparison-differences.csv", "comparison-failures.csv", "comparison.csv", "figure4.csv", "figure6.csv",
+        "latency-floor.csv", "latency-ratios.csv", "latency.csv", "table1.csv", "table2.csv",
+        "threshold-differences.csv", "threshold.csv",
     ]  # fmt: skip
     lines = (built.parent / "comparison.csv").read_text().splitlines()
     assert len(lines) == 1 + 6 * 4 * 2
@@ -72,8 +73,8 @@ def test_page_has_answer_first_then_figures_guide_and_provenance(built: Path) ->
     page = built.read_text()
     titles = [line for line in page.splitlines() if line.startswith("## ")]
     assert titles == [
-        "## In short: does it pay?", "## Comparison", "## Latency", "## Threshold", "## How to read this",
-        "## Where the numbers come from",
+        "## In short: does it pay?", "## Comparison", "## Latency", "## Threshold",
+        "## The paper's tables and figures", "## How to read this", "## Where the numbers come from",
     ]  # fmt: skip
     for needed in (
         "![Quality by task and budget](comparison.png)", "### lab-recall, tight budget (74 slots)", "`5f1c09`",
