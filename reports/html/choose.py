@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,7 @@ MOST_ITEMS = 60  # a task
 MOST_SAMPLES = 4  # an item and variant
 LEAST_ITEMS = 4  # a task: what generations are shortened for
 MOST_PROMPT = 4000  # characters
-PROMPTS = "items.jsonl"
+RECORDS, PROMPTS = "records.jsonl", "items.jsonl"
 
 _decoder = msgspec.json.Decoder(Record)
 
@@ -108,6 +109,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             offset += len(line)
 
 
+def has_generations(path: Path) -> bool:
+    """Whether there are generations among a file's first records. A run of another kind has none, or no such file."""
+    return path.is_file() and any(_head.decode(line).type == "sample" for _, line in islice(_lines(path), 50))
+
+
 def in_order(items: dict[str, Item]) -> list[Item]:
     """Items on which methods differ first, then by id, numbers in it as numbers."""
     return sorted(items.values(), key=lambda i: (not i.differs, _natural(i.id)))
@@ -127,7 +133,7 @@ class Chosen:
         ``first``: number of the first blob in the page.
         """
         self.first = first
-        self.path = run.folder / "records.jsonl"
+        self.path = run.folder / RECORDS
         self.methods: dict[str, Method] = {v.name: v.method for v in run.run.variants}
         self.found = scan(self.path, list(self.methods))
         self.model_names: dict[str, str] = {}

@@ -11,14 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from reports.html.choose import Chosen
+from reports.html.choose import RECORDS, Chosen, has_generations
 from reports.html.escape import attribute, script_json
 from reports.html.markup import Heading, render
 from reports.html.tokens import ModelFolder, texts
-from reports.kinds import COMPARE, THRESHOLD
+from reports.kinds import KINDS
 from reports.load import LoadedRun
 
-SAMPLED = (COMPARE, THRESHOLD)  # kinds whose records are generations
 ROOM = 9_000_000  # bytes of traces in a page
 STYLES = ("page.css", "viewer.css")
 SCRIPTS = ("tables.js", "steps.js", "player.js", "viewer.js")
@@ -61,7 +60,7 @@ def write(
 
 def viewer_data(runs: Sequence[LoadedRun], model_folder: ModelFolder | None) -> tuple[dict[str, Any], list[str]]:
     """The picker's index over all runs with generations, and the traces of each item as JSON."""
-    sampled = [run for run in runs if run.kind in SAMPLED and (run.folder / "records.jsonl").is_file()]
+    sampled = [run for run in runs if not KINDS[run.kind].plain and has_generations(run.folder / RECORDS)]
     chosen: list[Chosen] = []
     blobs: list[str] = []
     for n, run in enumerate(sampled):
