@@ -19,16 +19,17 @@ from torch.func import jacrev, vmap
 from pipo.model.modules import Compressor
 
 QUANTITIES = {
-    "first_slot_jacobian_share": "|dC/da| / (|dC/da| + |dC/db|), Frobenius norms of the exact Jacobians",
-    "swap_cosine": "cos(C(a, b), C(b, a))",
-    "raw_pair_cosine": "cos(a, b)",
-    "cosine_to_sum": "cos(C(a, b), a + b)",
+    "first_slot_jacobian_share": "|dC/da| / (|dC/da| + |dC/db|), Frobenius norms of the exact Jacobians; 0.5: both "
+    "tokens weigh alike",
+    "swap_cosine": "cos(C(a, b), C(b, a)); 1: the order of a pair is lost",
+    "raw_pair_cosine": "cos(a, b), of the embeddings alone",
+    "cosine_to_sum": "cos(C(a, b), a + b); 1: the latent points where the sum does",
     "cosine_to_first": "cos(C(a, b), a)",
     "cosine_to_second": "cos(C(a, b), b)",
     "norm_ratio_to_sum": "|C(a, b)| / |a + b|",
-    "pad_second_cosine_to_survivor": "cos(C(a, PAD), a)",
-    "pad_first_cosine_to_survivor": "cos(C(PAD, b), b)",
-    "pad_pad_norm": "|C(PAD, PAD)| / |C(a, b)|",
+    "pad_second_cosine_to_survivor": "cos(C(a, PAD), a), a the pair's first token; 1: a PAD in second place is neutral",
+    "pad_first_cosine_to_survivor": "cos(C(PAD, b), b), b the pair's second token; no sequence has such a pair",
+    "pad_pad_norm": "|C(PAD, PAD)| / |C(a, b)|, pair by pair; 0: two PADs say nothing",
 }
 MOST_NUMBERS = 16_000_000  # of a Jacobian that is held at a time
 

@@ -113,7 +113,7 @@ def differences_table(run: LoadedRun) -> str:
     subjects = [s for s in run.summary["subjects"] if s != run.summary["source"]]
 
     def cell(d: Mapping[str, Any] | None) -> str:
-        text = interval(d, 1, 3, sign=True) if d else DASH
+        text = interval(d, 1, 4, sign=True) if d else DASH
         return f"**{text}**" if d and settled(d) != OPEN else text
 
     lines = [[word, *(cell(gaps.get((s, q))) for s in subjects)] for q, word in figures.WORDS.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,7 +149,7 @@ def _parts(ax: Any, entries: Mapping[str, Row], styles: Mapping[str, Look]) -> N
 def _runs(ax: Any, entries: Mapping[str, Row], styles: Mapping[str, Look]) -> None:
     for name, entry in entries.items():
         total = sum(r["runs"] for r in entry["runs"]) or 1
-        shares = [100 * r["runs"] / total for r in entry["runs"]]
+        shares = [100 * r["runs"] / total or math.nan for r in entry["runs"]]  # an axis of logarithms has no nought
         look = styles[name]
         ax.plot(range(1, len(shares) + 1), shares, color=look.colour, marker=look.marker, markersize=5, linewidth=1.4)
         p, n = entry["pad_share"]["value"], len(shares)

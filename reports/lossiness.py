@@ -70,12 +70,16 @@ def _over_threshold(ax: Any, run: LoadedRun, place: str, value: str, title: str)
     """A line a PIPO model; methods without a threshold are level lines."""
     s, found = run.summary, rows(run)
     xs = list(range(len(s["thresholds"])))
-    for name, look in looks(s["models"]).items():
+    for i, (name, look) in enumerate(looks(s["models"]).items()):
+        dodge = 0.08 * (i - (len(s["models"]) - 1) / 2)  # side by side where values coincide
         items = [found[f"pipo {t:g}", name, place][value] for t in s["thresholds"]]
-        ax.errorbar(xs, [100 * i["value"] for i in items], yerr=spread(items, 100), label=f"pipo, {name}", **look.line)
+        ax.errorbar(
+            [x + dodge for x in xs], [100 * item["value"] for item in items], yerr=spread(items, 100),
+            label=f"pipo, {name}", **look.line,
+        )  # fmt: skip
         coin = found.get(("random", name, place))
         if coin and s["match"] in s["thresholds"]:
-            at = s["thresholds"].index(s["match"]) + 0.12
+            at = s["thresholds"].index(s["match"]) + 0.2 + dodge
             ax.errorbar([at], [100 * coin[value]["value"]], yerr=spread([coin[value]], 100), color=look.colour,
                         marker="x", markersize=7, capsize=2.5, linestyle="none", label=f"coin, {name}")  # fmt: skip
     if value == "tv":
@@ -108,7 +112,7 @@ def _calibration(ax: Any, run: LoadedRun) -> None:
         at = [b for b in run.summary["calibration"] if b["model"] == name and b["confidence"]]
         items = [b["accept_reference"] for b in at]
         x = [b["confidence"]["value"] for b in at]
-        ax.errorbar(x, [100 * i["value"] for i in items], yerr=spread(items, 100), **look.line)
+        ax.errorbar(x, [100 * item["value"] for item in items], yerr=spread(items, 100), **look.line)
     ax.set_title("confidence and acceptance by the base")
     ax.set_xlabel("confidence (bars: drafts of the first model)")
     ax.set_ylabel("accepted by a verifier, %")
