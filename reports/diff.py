@@ -55,14 +55,13 @@ def verdict(found: Mapping[str, Any]) -> str:
     """One sentence: whether it got worse, by which rule."""
     rows = [r for r in found["rows"] if r["decides"]]
     failed = [r for r in rows if r["failed"]]
-    margin, times = found["margin"], found["kind"] == "latency"
-    by = f"{margin:g} {'%' if times else 'points (percent of slots and tokens)'}"
+    by = _margin(found["margin"], rows)
     if found["non_inferiority"]:
         rule = f"not worse by {by}, at level {1 - found['alpha']:g}"
         if not failed:
             return f"**Shown for all {len(rows)} comparisons:** {rule}."
         return f"**Not shown for {len(failed)} of {len(rows)} comparisons** ({rule}): {_named(failed, found['k'])}."
-    rule = f"by more than {by}, " if margin else ""
+    rule = f"by more than {by} " if found["margin"] else ""
     if failed:
         return f"**Worse:** {len(failed)} of {len(rows)} comparisons, {rule}after Holm: {_named(failed, found['k'])}."
     settled = {word: sum(r["settled"] == word for r in rows) for word in ("better", "worse", "not settled")}
@@ -78,6 +77,13 @@ def _risk(rows: Sequence[Row], k: int) -> str:
         return ""
     least = min(known, key=lambda r: r["low"])
     return f"Not excluded: a loss of {number(-100 * least['low'])} points ({_variant(least)}, {metric(least, k)})."
+
+
+def _margin(margin: float, rows: Sequence[Row]) -> str:
+    """The margin in the units of what is compared."""
+    kinds = {_quality(r) for r in rows}
+    words = {True: f"{margin:g} points", False: f"{margin:g} %"}
+    return words[kinds.pop()] if len(kinds) == 1 else f"{words[True]} ({words[False]} of slots and tokens)"
 
 
 def _named(rows: Sequence[Row], k: int) -> str:

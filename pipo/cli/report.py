@@ -48,7 +48,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
     json: o.Json = False,
 ) -> None:
-    """Write report.md and report.html, the same in one file, with figures (PNG, SVG) and tables (CSV)."""
+    """Write report.md, report.html (the same in one file) and report.xlsx, with figures (PNG, SVG), tables (CSV)."""
     from pipo.cli.output import note, print_json
 
     o.check_out(out)

@@ -88,7 +88,7 @@ def test_latency_speaks_of_ratios(tmp_path: Path) -> None:
     b = latency(tmp_path / "b", {("x", 512): [1.2 * t for t in times]}, device="H100")
     text = diff.page(compare(a, b, Settings(margin=5)))
     assert "| variant | input tokens | metric | A | B | B ÷ A [95%] |" in text
-    assert "**Worse:** 2 of 2 comparisons, by more than 5 %, after Holm: x after 512 tokens, TTFT 1.200 [" in text
+    assert "**Worse:** 2 of 2 comparisons, by more than 5 % after Holm: x after 512 tokens, TTFT 1.200 [" in text
     assert "| x | 512 | TTFT | 1000 ms | 1200 ms | 1.200 [" in text and "the devices differ (cpu, H100)" in text
 
 

@@ -94,7 +94,19 @@ def test_numbers_are_numbers_by_what_they_are(run: LoadedRun, tmp_path: Path) ->
         "slots": {"value": 59.9}, "p": 0.0123, "kept": True, "none": None, "list": [1, 2], "bad": float("nan"),
     }  # fmt: skip
     found = book(tmp_path, [row], run)
-    heads = "samples avg.value avg.low avg.n ttft_s.p50 slots.value p kept none list bad".split()
+    heads = [
+        "samples",
+        "avg.value",
+        "avg.low",
+        "avg.n",
+        "ttft_s.p50",
+        "slots.value",
+        "p",
+        "kept",
+        "none",
+        "list",
+        "bad",
+    ]
     cells = {head: found.cells("t").get(f"{found.column('t', head)}2") for head in heads}
     assert cells == {
         "samples": ("n", 12345.0, "#,##0"), "avg.value": ("n", 0.373, "0.0%"), "avg.low": ("n", 0.3, "0.0%"),
