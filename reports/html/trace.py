@@ -39,7 +39,7 @@ def trace(r: SampleRecord, variant: int, method: Method | None, room: int = 30_0
     kind, steps, lost = _steps(r, method)
     out: dict[str, Any] = {
         "v": variant, "s": r.sample, "seed": str(r.seed), "ok": int(r.correct), "ans": _short(r.answer),
-        "why": visible(str(getattr(r, "reason", "") or "")), "fin": r.finish, "err": _short(r.error),
+        "why": _why(r), "fin": r.finish, "err": _short(r.error),
         "slots": r.slots, "n": r.tokens, "steps": r.steps,
         "text": _text(r.text, min(4500, max(400, room // 6))), "kind": kind,
     }  # fmt: skip
@@ -49,6 +49,12 @@ def trace(r: SampleRecord, variant: int, method: Method | None, room: int = 30_0
     out["lost"] = lost
     out.update(_columns(steps, _ticks(r, steps), min(1000, max(60, room // STEP_BYTES))))
     return {key: value for key, value in out.items() if value is not None and value != ""}
+
+
+def _why(r: SampleRecord) -> str | None:
+    if r.verdict is None:
+        return None
+    return _short(r.verdict.reason if r.verdict.by == "none" else f"{r.verdict.reason} (by {r.verdict.by})")
 
 
 def _tpot(r: SampleRecord, start: float) -> float | None:

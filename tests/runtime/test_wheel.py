@@ -18,7 +18,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipo", "pipod", "bench", "ablations", "reports")
-DATA = (".toml", ".md", ".json", ".jsonl", ".safetensors", ".log", ".txt")
+DATA = (".toml", ".md", ".json", ".jsonl", ".safetensors", ".log", ".txt", ".html", ".css", ".js")
 
 
 def run(*args: str, cwd: Path, env: dict[str, str] | None = None) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from bench import compare, record, timing
 from bench.record import SampleRecord
+from bench.scorers.verdict import Verdict
 from pipo.engine.types import Draft, Method
 from reports.html import choose
 from reports.html.choose import Chosen, in_order, scan
@@ -108,6 +109,12 @@ def test_a_variant_that_the_header_does_not_name_is_told_by_its_places() -> None
 def test_a_failed_sample_has_its_error_and_no_steps() -> None:
     made = trace(sample(places=[], finish="failed", error="out of memory", ttft_s=-1.0, token_times_s=[]), 0, None)
     assert made["o"] == [] and made["err"] == "out of memory" and "ttft" not in made and "tpot" not in made
+
+
+def test_the_reason_of_a_verdict_is_told() -> None:
+    found = Verdict(right=True, reason="equal\u202e", by="symbolic")
+    assert trace(sample(verdict=found), 0, None)["why"] == "equal⟨U+202E⟩ (by symbolic)"
+    assert "why" not in trace(sample(), 0, None)
 
 
 def test_a_long_generation_keeps_its_beginning_and_its_end() -> None:
