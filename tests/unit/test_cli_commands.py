@@ -258,7 +258,7 @@ def test_generate_streams_and_sums_up(pipo: Pipo, client: FakeClient) -> None:
 def test_report_takes_jobs_and_folders(
     pipo: Pipo, client: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(folders: list[Path], out: Path) -> Path:
+    def build(folders: list[Path], out: Path, model_folder: object = None) -> Path:
         (out / "report.md").write_text(f"{folders}")
         return out / "report.md"
 
