@@ -197,7 +197,12 @@ def chances(model: Any, prompt: Sequence[int], r: SampleRecord, settings: Sample
     out, at = [], 0
     for i, d in enumerate(r.drafts):
         first, second = r.places[2 * i : 2 * i + 2]
-        out.append(float(draw(reader.instead(first), at + 1)[d.id]))
-        reader.commit(first, second)
+        if d.kept:
+            other = reader.instead(first)
+            reader.commit(first, second)
+        else:
+            reader.commit(first, second)
+            other = reader.first()
+        out.append(float(draw(other, at + 1)[d.id]))
         at += 1 + d.kept
     return out

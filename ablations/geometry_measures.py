@@ -1,7 +1,7 @@
 """What a compressor does to a pair, measured on embeddings: the quantities of the paper's figures 8 to 11.
 
 A pair (a, b) is two embeddings, C(a, b) its latent. The paper (arXiv 2605.27255, appendix E) gives names and values;
-the exact formulas below are ours (docs/GEOMETRY.md). Everything runs in float64, on a copy of the weights.
+the exact formulas below are ours (docs/ABLATIONS.md). Everything runs in float64, on a copy of the weights.
 
 Shape legend: n pairs, H hidden size, V vocabulary.
 """

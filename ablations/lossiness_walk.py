@@ -136,15 +136,20 @@ def pairs(
         if at + 1 == len(text):
             break
         logits, c = reader.draft(text[at])
-        q, other = draw(logits, at + 1), draw(reader.instead(text[at]), at + 1)
-        if method.name == "random":
+        random = method.name == "random"
+        keep = coins.at(Purpose.GATE, 2 * slots + 1) < method.keep_rate if random else kept(method, c)
+        q = draw(logits, at + 1)
+        if keep:
+            other = draw(reader.instead(text[at]), at + 1)
+            reader.commit(text[at], text[at + 1])
+        else:  # what follows the PAD is the next pair's first token
+            reader.commit(text[at], reader.pad)
+            other = draw(reader.first(), at + 1)
+        if random:
             r = method.keep_rate
-            keep = coins.at(Purpose.GATE, 2 * slots + 1) < r
             out.append(Place(MIXED, r * q + (1 - r) * other, q, other))
         else:
-            keep = kept(method, c)
             out.append(Place(DRAFT if keep else AFTER_PAD, q if keep else other, q, other, c))
-        reader.commit(text[at], text[at + 1] if keep else reader.pad)
         at, slots = at + 1 + keep, slots + 1
     return out
 
