@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from bench.record import Record, SampleRecord
-from reports.html.escape import script_json, visible
+from reports.html.escape import label, script_json, visible
 from reports.html.trace import trace
 from reports.load import LoadedRun
 
@@ -136,7 +136,7 @@ class Chosen:
         self.path = run.folder / RECORDS
         self.methods: dict[str, Method] = {v.name: v.method for v in run.run.variants}
         self.found = scan(self.path, list(self.methods))
-        self.model_names: dict[str, str] = {}
+        self.models: list[str] = []  # of each variant, as the run names it
         self.ids: dict[int, set[int]] = {}  # variant -> token ids shown
         self.blobs: list[str] = []
         queues = {task: in_order(items) for task, items in self.found.tasks.items()}
@@ -151,7 +151,7 @@ class Chosen:
             "variants": [self._variant(run, i, v) for i, v in enumerate(self.found.variants)],
             "tasks": [
                 {
-                    "name": visible(task), "of": len(queue), "differ": sum(i.differs for i in queue),
+                    "name": label(task), "of": len(queue), "differ": sum(i.differs for i in queue),
                     "items": self.taken[task],
                 }
                 for task, queue in queues.items()
@@ -197,14 +197,14 @@ class Chosen:
             "".join(item.places[v, s].sign if (v, s) in item.places else "-" for s in shown)
             for v in range(len(self.found.variants))
         ]
-        out = {"id": visible(item.id), "blob": blob, "level": item.level, "gold": visible(item.gold[:400])}
+        out = {"id": label(item.id), "blob": blob, "level": item.level, "gold": label(item.gold)}
         return out | {"samples": shown, "of": len(samples), "right": right}
 
     def _variant(self, run: LoadedRun, i: int, name: str) -> dict[str, Any]:
         known = next((v for v in run.run.variants if v.name == name), None)
         model = known.model if known else run.summary.get("model", "")
-        self.model_names[visible(name)] = model
-        return {"name": visible(name), "model": visible(model), "method": _words(known.method) if known else ""}
+        self.models.append(model)
+        return {"name": label(name), "model": label(model), "method": _words(known.method) if known else ""}
 
 
 def _words(method: Method) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from typing import Any
+from typing import Any, overload
+
+LABEL = 300  # characters of a name or an answer
 
 # Signs that turn the direction of text or that nobody sees. Joiners (200C, 200D) stay: scripts and emoji need them.
 _UNSEEN = re.compile(
@@ -27,6 +29,17 @@ def _spelled(found: re.Match[str]) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
+@overload
+def label(text: str) -> str: ...
+@overload
+def label(text: None) -> None: ...
+def label(text: str | None) -> str | None:
+    """``visible`` for names and answers, however long they are; None stays None."""
+    if text is None or len(text) <= LABEL:
+        return None if text is None else visible(text)
+    return visible(f"{text[:LABEL]} … ({len(text):,} characters)")
 
 
 def attribute(text: str) -> str:

@@ -78,10 +78,10 @@ def _vocabularies(chosen: Sequence[Chosen], model_folder: ModelFolder | None) ->
     made: dict[tuple[str | None, str], int] = {}
     out: list[dict[str, Any]] = []
     for c in chosen:
-        for variant in c.index["variants"]:
-            model = c.family, c.model_names[variant["name"]]
+        for variant, name in zip(c.index["variants"], c.models, strict=True):
+            model = c.family, name
             if model not in made:
-                found = texts(model[1], model[0], ids, model_folder)
+                found = texts(name, c.family, ids, model_folder)
                 table = {"text": {str(i): t for i, t in sorted(found.known.items())}, "note": found.note}
                 if table not in out:
                     out.append(table)

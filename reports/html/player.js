@@ -21,9 +21,9 @@ class Player {
     this.lanes = lanes;
     this.longest = Math.max(1, ...lanes.map((l) => l.steps.length));
     this.at.slider.max = this.longest;
-    this.timed = lanes.length > 0 && lanes.every((l) => l.steps.length && l.steps[0].at !== null);
-    this.at.play.disabled = !this.timed;
-    this.at.play.title = this.timed ? "Replay in measured time" : "These records have no times";
+    this.timed = lanes.filter((l) => l.steps.length && l.steps[0].at !== null); // the others stand still
+    this.at.play.disabled = !this.timed.length;
+    this.at.play.title = this.timed.length ? "Replay in measured time" : "These records have no times";
     this.show(this.longest);
   }
 
@@ -33,7 +33,7 @@ class Player {
   }
 
   duration() {
-    return Math.max(0.001, ...this.lanes.map((l) => l.steps[l.steps.length - 1].at - this.start(l)));
+    return Math.max(0.001, ...this.timed.map((l) => l.steps[l.steps.length - 1].at - this.start(l)));
   }
 
   rate() {
@@ -67,7 +67,7 @@ class Player {
       const top = box.offsetTop - area.offsetTop;
       if (top < area.scrollTop || top + box.offsetHeight > area.scrollTop + area.clientHeight) area.scrollTop = top - area.clientHeight / 2;
     }
-    lane.telling.textContent = count ? stepWords(lane.steps[count - 1], lane.trace.kind, lane.vocabulary) : "nothing yet";
+    lane.telling.textContent = count ? stepWords(lane.steps[count - 1], lane.trace.kind, lane.vocabulary) : whole ? "nothing came out" : "nothing yet";
   }
 
   describe() {
@@ -76,7 +76,7 @@ class Player {
   }
 
   play() {
-    if (!this.timed) return;
+    if (!this.timed.length) return;
     const [rate, end, began] = [this.rate(), this.duration(), performance.now()];
     this.at.play.textContent = "Stop";
     this.at.play.setAttribute("aria-pressed", "true");
@@ -84,9 +84,9 @@ class Player {
       const clock = Math.min(end, ((performance.now() - began) / 1000) * rate);
       this.elapsed = clock;
       let most = 0;
-      for (const lane of this.lanes) {
+      for (const lane of this.timed) {
         const until = clock + this.start(lane) + 1e-9;
-        let count = lane.count > lane.steps.length ? 0 : lane.count;
+        let count = lane.count;
         if (count && lane.steps[count - 1].at > until) count = 0;
         while (count < lane.steps.length && lane.steps[count].at <= until) count++;
         this.reveal(lane, count);
@@ -97,7 +97,7 @@ class Player {
       if (clock < end) this.frame = requestAnimationFrame(tick);
       else this.stop();
     };
-    for (const lane of this.lanes) this.reveal(lane, 0);
+    for (const lane of this.timed) this.reveal(lane, 0);
     this.frame = requestAnimationFrame(tick);
   }
 

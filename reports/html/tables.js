@@ -121,9 +121,9 @@ function dress(table) {
   tools.className = "tools";
   if (rows.length > LONG) filterBox(table, tools);
   const link = document.createElement("a");
-  link.textContent = "CSV";
+  link.textContent = "Save as CSV";
   link.href = "#";
-  link.title = "Save this table as CSV";
+  link.setAttribute("aria-label", `Save the table ${titleOf(box)} as CSV`);
   link.download = `${titleOf(box).toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "table"}.csv`;
   const fill = () => (link.href = "data:text/csv;charset=utf-8," + encodeURIComponent("\ufeff" + csvOf(table)));
   for (const event of ["pointerdown", "focus", "click"]) link.addEventListener(event, fill);

@@ -50,18 +50,19 @@ def texts(model: str, family: str | None, ids: Collection[int], model_folder: Mo
     A model that is gone or has no vocabulary that can be read is no error: the note says so.
     """
     try:
-        folder = model_folder(model, family) if model_folder else Path(model).expanduser()
-        path = folder / "tokenizer.json"
+        folder = model_folder(model, family) if model_folder else Path(model)
+    except (PipoError, OSError, RuntimeError) as e:  # RuntimeError: a home folder that nobody has
+        return Texts({}, visible(f"{model}: {e}"))
+    path = folder / "tokenizer.json"
+    try:
         size = path.stat().st_size
         if size > MOST_BYTES:
             return Texts({}, f"{path} has {size:,} bytes, more than {MOST_BYTES:,}")
         file = msgspec.json.decode(path.read_bytes(), type=_File)
-    except PipoError as e:
-        return Texts({}, str(e))
-    except OSError as e:
-        return Texts({}, f"the tokenizer of {model} cannot be read ({e.strerror or e}: {path})")
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        return Texts({}, f"{path} is no tokenizer that can be read ({e})")
+        return Texts({}, visible(f"{path} is no tokenizer that can be read ({e})"))
+    except (OSError, ValueError) as e:  # ValueError: a sign that no path may have
+        return Texts({}, visible(f"{path} cannot be read ({getattr(e, 'strerror', None) or e})"))
     return Texts(_pieces(file, set(ids)))
 
 

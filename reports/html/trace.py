@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.record import SampleRecord
-from reports.html.escape import visible
+from reports.html.escape import label, visible
 
 if TYPE_CHECKING:
     from pipo.engine.types import Draft, Method
@@ -38,8 +38,8 @@ def trace(r: SampleRecord, variant: int, method: Method | None, room: int = 30_0
     """
     kind, steps, lost = _steps(r, method)
     out: dict[str, Any] = {
-        "v": variant, "s": r.sample, "seed": str(r.seed), "ok": int(r.correct), "ans": _short(r.answer),
-        "why": _why(r), "fin": r.finish, "err": _short(r.error),
+        "v": variant, "s": r.sample, "seed": str(r.seed), "ok": int(r.correct), "ans": label(r.answer),
+        "why": _why(r), "fin": r.finish, "err": label(r.error),
         "slots": r.slots, "n": r.tokens, "steps": r.steps,
         "text": _text(r.text, min(4500, max(400, room // 6))), "kind": kind,
     }  # fmt: skip
@@ -54,7 +54,7 @@ def trace(r: SampleRecord, variant: int, method: Method | None, room: int = 30_0
 def _why(r: SampleRecord) -> str | None:
     if r.verdict is None:
         return None
-    return _short(r.verdict.reason if r.verdict.by == "none" else f"{r.verdict.reason} (by {r.verdict.by})")
+    return label(r.verdict.reason if r.verdict.by == "none" else f"{r.verdict.reason} (by {r.verdict.by})")
 
 
 def _tpot(r: SampleRecord, start: float) -> float | None:
@@ -160,12 +160,6 @@ def _columns(steps: list[Step], ticks: list[int], most: int) -> dict[str, Any]:
 def _confidence(drafts: Sequence[Draft]) -> int:
     c = drafts[0].confidence if drafts else None
     return -1 if c is None else round(1e4 * min(1.0, max(0.0, c)))
-
-
-def _short(text: str | None, most: int = 400) -> str | None:
-    return (
-        None if text is None else visible(text if len(text) <= most else f"{text[:most]} … ({len(text):,} characters)")
-    )
 
 
 def _text(text: str, most: int) -> str:

@@ -77,6 +77,13 @@ def test_a_missing_model_is_a_note(tmp_path: Path) -> None:
     assert "cannot be read" in texts("lab/base", None, [1], None).note, "without a resolver names are paths"
 
 
+@pytest.mark.parametrize("model", ["~nobody-of-that-name/x", "a\0b", "x" * 5000, "", "..", "lab/"])
+def test_a_name_that_is_no_path_is_a_note(model: str) -> None:
+    for resolver in (None, resolve_model):
+        found = texts(model, None, [1], resolver)
+        assert found.known == {} and found.note
+
+
 def test_a_file_out_of_bounds_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tokenizer.json").write_text("{}" * 10)
     monkeypatch.setattr("reports.html.tokens.MOST_BYTES", 8)
