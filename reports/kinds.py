@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMPARE, LATENCY, MAP, THRESHOLD, TRAINING = "compare", "latency", "map", "ablate-threshold", "ablate-training"
 GRID, SFT, OPD = "ablate-grid", "train-sft", "train-opd"
 GEOMETRY, LOSSINESS = "ablate-geometry", "ablate-lossiness"
+LOAD = "load"
 ALIASES = {"eval": COMPARE}  # kinds that are shown as another one
 
 
@@ -84,6 +85,7 @@ class Kind(NamedTuple):
 KINDS = {
     COMPARE: Kind("comparison", "comparison"),
     LATENCY: Kind("latency", "latency"),
+    LOAD: Kind("loadtest", "load", plain=True),
     MAP: Kind("map", "map"),
     THRESHOLD: Kind("threshold", "threshold", rows="points"),
     TRAINING: Kind("training", "training", records=_stages, needs=("trainings", "keys", "definitions")),

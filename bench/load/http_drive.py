@@ -150,11 +150,30 @@ class HttpDrive:
                 said = await _begin(response)
                 what = f"HTTP {response.status_code}" if response.status_code != 200 else f"no stream but {kind}"
                 raise BadStream(f"{what}: {said}")
+            clock = _Clock()
             async for data in response.aiter_bytes():
-                answer.feed(data, time.perf_counter())
+                answer.feed(data, clock.read())
                 if answer.done:
                     break
             answer.end(time.perf_counter())
+
+
+class _Clock:
+    """The time of a read from the socket: what is handled without the event loop turning came in one read."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now: float | None = None
+
+    def read(self) -> float:
+        """When the read that is being handled returned, by perf_counter."""
+        if self._now is None:
+            self._now = time.perf_counter()
+            self._loop.call_soon(self._turned)
+        return self._now
+
+    def _turned(self) -> None:
+        self._now = None
 
 
 async def _begin(response: httpx.Response) -> str:

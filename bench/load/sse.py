@@ -1,6 +1,6 @@
 """A streamed answer of an OpenAI endpoint, byte by byte into tokens by time: no I/O, every byte distrusted. Torch-free.
 
-What came in one read came at one time, so it is one chunk. How many tokens a chunk has is told by its ``token_ids``
+What came at one time is one chunk. How many tokens a chunk has is told by its ``token_ids``
 (vLLM, SGLang: ``return_token_ids``), else by a usage that grows with the stream (``continuous_usage_stats``), else it
 is a guess: the usage at the end spread evenly over the chunks, or one token each.
 """
@@ -116,11 +116,9 @@ class Answer:
         return bool(self._at)
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take in what one read brought. Raises BadStream where it is no answer."""
-        before = len(self._at)
+        """Take in what came at a time. Raises BadStream where it is no answer."""
         for event in self._lines.feed(data):
             self._event(event, now - self.due)
-        self._merge(before)
 
     def end(self, now: float) -> None:
         """The stream closed. Raises BadStream where it had not come to its end, or brought nothing."""
@@ -165,19 +163,15 @@ class Answer:
             return
         self.text.append(text)
         self.ids += choice.token_ids or []
-        self._at.append(at)
-        self._told.append(None if choice.token_ids is None else len(choice.token_ids))
-        self._usage.append(usage)
-
-    def _merge(self, first: int) -> None:
-        """Chunks from ``first`` on came in one read: one chunk."""
-        if len(self._at) - first < 2:
+        told = None if choice.token_ids is None else len(choice.token_ids)
+        if self._at and self._at[-1] == at:  # came with the one before: one chunk
+            before = self._told[-1]
+            self._told[-1] = None if told is None or before is None else before + told
+            self._usage[-1] = usage
             return
-        told, usage = self._told[first:], self._usage[first:]
-        ids = None if any(t is None for t in told) else sum(t or 0 for t in told)
-        del self._at[first + 1 :], self._told[first:], self._usage[first:]
-        self._told.append(ids)
-        self._usage.append(usage[-1])
+        self._at.append(at)
+        self._told.append(told)
+        self._usage.append(usage)
 
     def fill(self, r: RequestRecord) -> None:
         """Write times, tokens and text of what came into a record."""

@@ -14,8 +14,8 @@ due. A *times* is ``{"n", "mean", "p50": {"value", "low", "high"}, "p90", "p95",
                send_delay: times, of requests that ended well (send_delay: of all),
                tokens_per_chunk, kept_share, goodput {"share": estimate, "rate_s"} or None without slo,
                avg (estimate: right answers of all requests, a failed one is wrong) or None,
-               energy {"source", "joules", "watts", "why", "joules_token"}, client {"own_share", "lag_p99_s"}, warnings,
-               series [{"t", "due", "ended", "in_flight", "ttft"}: over time, about 60 of equal length]]
+               energy {"source", "joules", "watts", "why", "joules_token"}, client {"own_share", "lag_p99_s"}, warnings]
+    series    [{"point", "variant", "t", "due", "ended", "in_flight", "ttft"}: every point over time, in 60 steps]
     ratios    [{"variant", "reference", "load", "point", "metric", "value", "low", "high", "n"}: median over requests of
                the reference's time over the variant's: above 1 is faster]
     found     [{"variant", "rate" (None: none of those tried), "share", "next" (the least rate tried that failed),
@@ -52,8 +52,12 @@ Row = dict[str, Any]
 def summarise(run: Run, settings: LoadSpec, records: Sequence[LoadRecord], found: list[Row], head: Row) -> Row:
     """The summary of all points there are."""
     clients = [r for r in records if isinstance(r, ClientRecord)]
-    measured = points(records)
     variants = {v.name: v for v in run.variants}
+    order = list(variants)
+    measured = sorted(
+        points(records),
+        key=lambda m: (order.index(m[0].variant) if m[0].mode == "probe" else 0, m[0].load, order.index(m[0].variant)),
+    )
     rows = [row(p, requests, variants[p.variant], settings, clients) for p, requests in measured]
     reference = reference_of(run.variants)
     return {
@@ -61,7 +65,8 @@ def summarise(run: Run, settings: LoadSpec, records: Sequence[LoadRecord], found
         "burstiness": settings.burstiness, "trace": settings.trace, "speedup": settings.speedup, "task": settings.task,
         "slo": settings.slo, "target_share": settings.target, "seed": settings.seed,
         "variants": msgspec.to_builtins(run.variants), "reference": reference, "interval": INTERVAL, "rows": rows,
-        "ratios": ratios(measured, reference), "found": found, "client": msgspec.to_builtins(clients),
+        "ratios": ratios(measured, reference), "series": [x for p, requests in measured for x in series(p, requests)],
+        "found": found, "client": msgspec.to_builtins(clients),
         "notes": list(dict.fromkeys(n for p, _ in measured for n in p.notes)),
     }  # fmt: skip
 
@@ -100,7 +105,7 @@ def row(
             "own_share": None if p.own_s is None else _over(p.own_s, p.wall_s),
             "lag_p99_s": (p.lag_s or {}).get("p99"),
         },
-        "warnings": overhead.warnings(client, p, plain) if client else [], "series": series(p, requests),
+        "warnings": overhead.warnings(client, p, plain) if client else [],
     }  # fmt: skip
 
 
@@ -164,7 +169,8 @@ def series(p: PointRecord, requests: list[RequestRecord]) -> list[Row]:
         firsts = [r.first_s for r in requests if start <= r.due_s < end and r.status == "ok" and r.first_s >= 0]
         out.append(
             {
-                "t": float(start), "due": int(((due >= start) & (due < end)).sum()),
+                "point": p.point, "variant": p.variant, "t": float(start),
+                "due": int(((due >= start) & (due < end)).sum()),
                 "ended": int(((ended > start) & (ended <= end)).sum()),
                 "in_flight": int(((due < end) & (ended > end)).sum()),
                 "ttft": float(np.median(firsts)) if firsts else None,

@@ -56,6 +56,15 @@ def test_chunks_of_one_read_are_one_chunk() -> None:
     assert r.chunk_tokens == [2] and r.first_s == r.pair_s
 
 
+def test_chunks_of_http_that_came_in_one_read_are_one_chunk() -> None:
+    """A client that was late finds several steps in its socket; they did not come microseconds apart."""
+    head = SSE.replace(b"Connection: close", b"Transfer-Encoding: chunked")
+    frames = [b"%x\r\n%s\r\n" % (len(e), e) for e in (event("a", token_ids=[5]), event("b", token_ids=[6]))]
+    last = [b"%x\r\n%s\r\n" % (len(e), e) for e in (event("c", token_ids=[7]), TAIL)]
+    (r,) = ask(says(head, b"".join(frames), b"".join(last) + b"0\r\n\r\n", pause_s=0.03))
+    assert (r.status, r.chunk_tokens, r.ids) == ("ok", [2, 1], [5, 6, 7])
+
+
 def test_chat_deltas_and_thinking_are_text() -> None:
     parts = [
         event(delta={"role": "assistant"}),
