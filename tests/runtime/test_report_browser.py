@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sample(f"zz{HOSTILE[0]}", v, text=HARM, answer=HOSTILE[2], gold=HARM, correct=v == "mtp")
         for v in ("regular", "mtp")
     ]
-    record.append(folder / "records.jsonl", bad)
+    odd = [
+        sample("zz-odd", "regular", places=[], tokens=0, slots=0, token_times_s=[], finish="failed", correct=False),
+        sample("zz-odd", "mtp", places=list(range(4, 4004)), text="long", token_times_s=[0.001] * 4000),
+        sample("zz-odd", "eagle", places=[5, 999_999], token_times_s=[0.1, 0.2], correct=False),
+    ]
+    record.append(folder / "records.jsonl", bad + odd)
     return folder
 
 
@@ -143,6 +149,18 @@ def test_a_table_is_saved_as_csv(browser: Browser) -> None:
     assert [r["slots"] for r in rows] == [c.replace("−", "-") for c in slots]
 
 
+def test_the_link_saves_a_file(browser: Browser, tmp_path: Path) -> None:
+    slots = column(browser, "slots")
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.js("document.querySelector('#first').parentElement.nextElementSibling.querySelector('a').id = 'save'")
+    browser.click("#save")
+    end = time.monotonic() + 20
+    while not (files := list(tmp_path.glob("*.csv"))) and time.monotonic() < end:
+        time.sleep(0.05)
+    with open(files[0], encoding="utf-8-sig", newline="") as f:
+        assert [r["slots"] for r in csv.DictReader(f)] == slots
+
+
 def test_formulas_are_text_in_csv_and_numbers_are_numbers(browser: Browser) -> None:
     asked = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-3.5", "+5.2 [1, 2]", 'a "b", c']
     made = browser.js(f"{json.dumps(asked)}.map(csvCell)")
@@ -240,6 +258,23 @@ def test_harmful_text_is_shown_as_text(browser: Browser) -> None:
     assert HOSTILE[0] in browser.js("ui['item-facts'].textContent")
     browser.js("for (const d of document.querySelectorAll('.lane details')) d.open = true")
     assert browser.js("document.querySelectorAll('.lane script, .lane img, .lane svg').length") == 0
+
+
+def test_odd_generations_are_shown_as_far_as_they_go(browser: Browser) -> None:
+    """One that failed with nothing, one of 4,000 tokens, one with a token that the vocabulary lacks."""
+    browser.js("ui.filter.value = 'all'; ui.search.value = 'zz-odd'; refill(); go(0)")
+    failed, long, unknown = state(browser)["lanes"]
+    assert failed["verdict"] == "! failed" and failed["steps"] == 0
+    assert browser.js("document.querySelector('.telling').textContent") == "nothing came out"
+    assert long["steps"] == 1000
+    assert "3,000 steps with 3,000 tokens are left out here" in browser.js(
+        "document.querySelectorAll('.lane')[1].innerText"
+    )
+    assert "#999999" in unknown["words"]
+    browser.js("ui.speed.value = '64'")
+    browser.click("#tv-play")
+    browser.wait_for("player.frame === 0")
+    assert [lane["shown"] for lane in state(browser)["lanes"]] == [0, 1000, 2]
 
 
 def test_a_step_tells_its_ids_and_times_under_the_pointer(browser: Browser) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import reports
+from pipo.lab import resolve_model
 from reports import html
 from reports.html.escape import script_json, visible
 from reports.html.markup import render
@@ -174,3 +175,12 @@ def test_a_failed_variant_named_in_the_summary_reaches_the_page(tmp_path: Path) 
     parsed = Parsed(page.read_text())
     assert HOSTILE[2] in parsed.text
     assert not [a for _, attrs in parsed.tags for a in attrs if a.startswith("on")]
+
+
+def test_a_model_that_is_gone_leaves_ids_and_a_reason(tmp_path: Path) -> None:
+    run = load(made_run(tmp_path / "run", [sample()]))
+    known = Parsed(html.write(tmp_path / "a.html", TABLE, [run], [], resolve_model).read_text()).data("traces")
+    gone = Parsed(html.write(tmp_path / "b.html", TABLE, [run], [], None).read_text()).data("traces")
+    assert known["vocabularies"] == [{"text": {"0": "<pad>", "5": "=", "6": "+", "7": "-"}, "note": ""}]
+    assert all(v["text"] == {} and "lab/" in v["note"] for v in gone["vocabularies"])
+    assert [v["vocabulary"] for v in known["runs"][0]["variants"]] == [0] * 6, "one vocabulary for all that share it"
