@@ -59,6 +59,18 @@ def test_a_pipo_text_is_read_as_it_was_written(kind: str, length: int, threshold
         assert {DRAFT, AFTER_PAD} <= {x.source for x in places}, "the test needs kept and rejected drafts"
 
 
+def test_drafts_of_a_small_vocabulary_are_infinitely_far_where_they_lack_tokens() -> None:
+    model = tiny_model("dense", vocab=VOCAB)
+    model.set_draft_vocab(torch.tensor([2, 4, 5, 9, 11]))
+    sample = told(model, Method("pipo", threshold=0.0), 4)
+    places = walk.pairs(model, prompt(4), sample.tokens, Method("pipo", threshold=0.0), PLAIN)
+    assert chances(places, sample.tokens) == pytest.approx([x.logprob for x in sample.logprobs], abs=2e-4)
+    found = distances(places, [x.p if x.instead is None else x.instead for x in places])
+    kept = [i for i, s in enumerate(found["sources"]) if s == DRAFT]
+    assert kept and all(found["kl_reference"][i] is None for i in kept)
+    assert all(found["kl_method"][i] > 0 for i in kept) and all(0 < found["tv"][i] < 1 for i in kept)
+
+
 def test_a_coin_s_text_is_read_with_the_coins_of_its_seed() -> None:
     model, method = tiny_model("hybrid", vocab=VOCAB), Method("random", keep_rate=0.4)
     sample = told(model, method, 5, seed=3)
