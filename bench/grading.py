@@ -153,7 +153,8 @@ class Grader:
 
     def _turn(self) -> None:
         while self._queue and not self._stopped:
-            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            most = self.workers if self._queue[0].scorer == "code" else BATCH  # who gives up waits for the batch
+            batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
             self._judge = self._judge or Judge(unsafe=self.unsafe, workers=self.workers)
             found = list(rulings_on(batch, self._judge))
             if not self._stopped:

@@ -26,6 +26,7 @@ from pipo.data.benchmarks import Program
 from pipo.errors import BadInput
 from pipo.jobs import JobContext
 
+MOST_WORKERS = 16
 Programs = dict[tuple[str, str], Program | None]  # task, item
 
 
@@ -54,7 +55,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     scorers = scorers_of(header)
     programs = load_programs(header, scorers, settings)
     path, journal = folder / "records.jsonl", ctx.folder / grading.JOURNAL
-    with Judge(unsafe=settings.unsafe, workers=len(os.sched_getaffinity(0))) as judge:
+    with Judge(unsafe=settings.unsafe, workers=min(MOST_WORKERS, len(os.sched_getaffinity(0)))) as judge:
         if "code" in scorers.values() and judge.way == "none":
             ctx.emit("log", text="code of the model runs with your rights, as was said; it is not shut in")
         judge_all(path, journal, scorers, programs, judge, ctx)

@@ -2,7 +2,7 @@
 
 Answers are MATH-500's golds, each against its own problem and against others, in other spellings too, so that all ways
 of comparing have work to do. No pair comes twice: what a pool remembers does not help. Prints one JSON
-line; CPU seconds are those of all processes, start included.
+line; CPU seconds are those of all processes, start included; ``load`` is the machine's before and after.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import resource
 import time
 from collections import Counter
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     asked = parser.parse_args()
     texts = answers(asked.answers, asked.data)
-    start = time.perf_counter()
+    start, load = time.perf_counter(), os.getloadavg()[0]
     with MathPool(workers=asked.workers) as pool:
         verdicts = pool.score_texts(texts)
         wall = time.perf_counter() - start
@@ -53,7 +54,14 @@ def main() -> None:
     limits = sum(v.limit for v in verdicts)
     print(
         json.dumps(
-            {"answers": len(texts), "wall_s": round(wall, 2), "cpu_s": round(cpu_s, 2), "limits": limits, **counts}
+            {
+                "answers": len(texts),
+                "wall_s": round(wall, 2),
+                "cpu_s": round(cpu_s, 2),
+                "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+                "limits": limits,
+                **counts,
+            }
         )
     )
 

@@ -21,6 +21,7 @@ from pipo.errors import BadInput, Cancelled, JobFailed
 from pipo.jobs import LocalContext
 from pipo.lab import extract_answer
 from tests.unit.bench_jobs import Context
+from tests.unit.benchmark_rows import write_jsonl
 from tests.unit.judged_runs import LIMIT, K, make_tasks, quality, samples, settings, walls
 
 
@@ -116,6 +117,35 @@ def test_cancelled_and_resumed_equals_uninterrupted(
     again = compare.run_eval(asked, Context(tmp_path))
     assert samples(tmp_path) == samples(whole)
     assert quality(again) == quality(msgspec.json.decode((whole / "summary.json").read_bytes()))
+
+
+class StopsJudging(Context):
+    """Is cancelled as soon as it hears that only judging is left."""
+
+    def emit(self, kind: str, **data: object) -> None:
+        super().emit(kind, **data)
+        self.cancel_at = self.checks + 1 if data.get("note") == "judging" else self.cancel_at
+
+
+@walls
+def test_cancelled_while_only_judging_is_left(tasks: dict[str, str], tmp_path: Path) -> None:
+    rows = [
+        msgspec.json.decode(line) for line in Path(tasks["functions"]).with_suffix(".jsonl").read_bytes().splitlines()
+    ]
+    slow = [{**r, "prompt": r["prompt"].replace("return 1", "return 1 if sum(range(2 * 10**7)) else 0")} for r in rows]
+    write_jsonl(tmp_path / "functions.jsonl", *slow)
+    (tmp_path / "functions.toml").write_text(Path(tasks["functions"]).read_text())
+    asked = settings({"functions": str(tmp_path / "functions.toml")}, "functions", limit=4)
+    ctx = StopsJudging(tmp_path / "run")
+    with pytest.raises(Cancelled):
+        compare.run_eval(asked, ctx)
+    made = (tmp_path / "run" / "records.jsonl").read_bytes()
+    assert made.count(b'"type":"sample"') == 4 * K and ctx.events[-1][1]["note"] == "judging"
+    again = compare.run_eval(asked, Context(tmp_path / "run"))
+    assert again["scoring"]["unjudged"] == 0
+    compare.run_eval(asked, Context(tmp_path / "whole"))
+    assert samples(tmp_path / "run") == samples(tmp_path / "whole")
+    assert any(r.correct for r in samples(tmp_path / "run")), "slow is not wrong"
 
 
 @pytest.mark.slow
