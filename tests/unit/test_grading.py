@@ -127,6 +127,7 @@ class StopsJudging(Context):
         self.cancel_at = self.checks + 1 if data.get("note") == "judging" else self.cancel_at
 
 
+@pytest.mark.slow
 @walls
 def test_cancelled_while_only_judging_is_left(tasks: dict[str, str], tmp_path: Path) -> None:
     rows = [
