@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from bench.record import Record, SampleRecord
+from bench.record import SampleRecord
+from pipo.errors import BadRecord
 from reports.html.escape import label, script_json, visible
 from reports.html.trace import trace
 from reports.load import LoadedRun
@@ -29,7 +30,7 @@ LEAST_ITEMS = 4  # a task: what generations are shortened for
 MOST_PROMPT = 4000  # characters
 RECORDS, PROMPTS = "records.jsonl", "items.jsonl"
 
-_decoder = msgspec.json.Decoder(Record)
+_decoder = msgspec.json.Decoder(SampleRecord)
 
 
 class Head(msgspec.Struct):
@@ -178,8 +179,10 @@ class Chosen:
             if sample >= MOST_SAMPLES:
                 continue
             f.seek(place.offset)
-            r = _decoder.decode(f.readline())
-            assert isinstance(r, SampleRecord)
+            try:
+                r = _decoder.decode(f.readline())
+            except msgspec.DecodeError as e:
+                raise BadRecord(f"{self.path} changed while it was read ({e}); write the report again") from e
             made = trace(r, variant, self.methods.get(self.found.variants[variant]), self.trace_room)
             traces.append(made)
             seen = self.ids.setdefault(variant, set())

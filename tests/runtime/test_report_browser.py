@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from bench import compare, record
 from bench.record import SampleRecord
 from pipo.lab import resolve_model
 from tests.runtime.browser import Browser, find_browser
+from tests.runtime.browser_page import CONTRAST, column, state, value
 from tests.unit.bench_jobs import Context
 from tests.unit.html_runs import HOSTILE, sample
 
@@ -68,22 +68,6 @@ def browser(one_browser: Browser, page: Path) -> Iterator[Browser]:
     assert [u for u in one_browser.requests if u != page.absolute().as_uri() and not u.startswith("data:")] == []
     assert one_browser.problems == []
     assert one_browser.js("window.owned === undefined")
-
-
-def column(browser: Browser, name: str) -> list[str]:
-    """The cells of a column of the first table with slots in it."""
-    text = browser.js(
-        "JSON.stringify((() => { const t = [...document.querySelectorAll('table')].find(t => t.textContent.includes("
-        "'tokens/slot')); t.id = 'first'; const heads = [...t.tHead.rows[0].cells].map(c => c.querySelector('span')."
-        f"textContent); const n = heads.indexOf({json.dumps(name)}); t.tHead.rows[0].cells[n].id = 'head'; "
-        "return [...t.tBodies[0].rows].map(r => r.cells[n].textContent); })())"
-    )
-    found: list[str] = json.loads(text)
-    return found
-
-
-def value(cell: str) -> float:
-    return float(cell.split()[0].replace("−", "-"))
 
 
 def test_a_table_is_sorted_by_clicks_and_comes_back(browser: Browser) -> None:
@@ -165,21 +149,6 @@ def test_formulas_are_text_in_csv_and_numbers_are_numbers(browser: Browser) -> N
     asked = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-3.5", "+5.2 [1, 2]", 'a "b", c']
     made = browser.js(f"{json.dumps(asked)}.map(csvCell)")
     assert made == ["'=1+1", "'@SUM(A1)", "'+cmd|' /C calc'!A0", "-3.5", '"+5.2 [1, 2]"', '"a ""b"", c"']
-
-
-def state(browser: Browser) -> dict[str, Any]:
-    """What the viewer shows, and the record numbers behind it."""
-    found: dict[str, Any] = json.loads(
-        browser.js(
-            "JSON.stringify({item: viewer.at.item.id, sample: viewer.at.sample, count: ui.count.textContent, lanes: "
-            "player.lanes.map(l => ({name: l.card.querySelector('h3').firstChild.textContent, steps: l.steps.length, "
-            "verdict: l.card.querySelector('h3 b').textContent, pads: l.card.querySelectorAll('.t.pad').length, "
-            "struck: l.card.querySelectorAll('.t.no').length, bars: l.card.querySelectorAll('.t.sure').length, shown: "
-            "l.card.querySelectorAll('.step:not(.later)').length, words: [...l.card.querySelectorAll('.t:not(.pad):not("
-            ".no)')].map(t => t.textContent).join(' ')}))})"
-        )
-    )
-    return found
 
 
 def test_the_viewer_shows_what_the_records_say(browser: Browser, run_folder: Path) -> None:
@@ -297,21 +266,9 @@ def test_only_boxes_scroll_sideways(browser: Browser, width: int) -> None:
 
 def test_dark_and_light_have_readable_contrast(browser: Browser, page: Path) -> None:
     """At least 4.5 to 1 (WCAG AA) between text and ground of the page, of quiet text, and of drafts in all colours."""
-    measure = """(() => {
-      const parse = (s) => s.match(/[\\d.]+/g).slice(0, 3).map(Number).map(c => c / 255)
-        .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-      const light = (s) => { const [r, g, b] = parse(s); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-      const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p);
-        return (x + 0.05) / (y + 0.05); };
-      const ground = getComputedStyle(document.body).backgroundColor;
-      const out = [['text', ratio(getComputedStyle(document.body).color, ground)],
-                   ['quiet', ratio(getComputedStyle(document.querySelector('header + p')).color, ground)]];
-      for (const e of document.querySelectorAll('#tv-legend .t.sure:not(.no)')) {
-        const s = getComputedStyle(e); out.push([e.className, ratio(s.color, s.backgroundColor)]); }
-      return out; })()"""
     for dark in (False, True):
         browser.open(page, dark=dark)
-        found = browser.js(measure)
+        found = browser.js(CONTRAST)
         assert len(found) >= 7
         assert [(name, r) for name, r in found if r < 4.5] == [], f"dark {dark}"
 

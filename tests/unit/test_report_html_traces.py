@@ -14,6 +14,7 @@ from bench import compare, record, timing
 from bench.record import SampleRecord
 from bench.scorers.verdict import Verdict
 from pipo.engine.types import Draft, Method
+from pipo.errors import BadRecord
 from reports.html import choose
 from reports.html.choose import Chosen, in_order, scan
 from reports.html.trace import TICK_S, trace
@@ -185,6 +186,17 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     whole = (run / "records.jsonl").read_bytes()
     (run / "records.jsonl").write_bytes(whole[:-20])
     assert list(scan(run / "records.jsonl", []).tasks["lab-chain"]) == ["i0"]
+
+
+def test_records_that_change_meanwhile_are_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_run(tmp_path, [sample("i0"), sample("i1")])
+    loaded, scanned = load(run), scan(run / "records.jsonl", [])
+    monkeypatch.setattr(choose, "scan", lambda *_: scanned)
+    record.rewrite(run / "records.jsonl", [sample("a longer id", text="x" * 50), sample("i1")])
+    with pytest.raises(BadRecord, match="changed while it was read"):
+        Chosen(loaded, "a", 10**6)
 
 
 def test_failed_and_missing_samples_have_signs_of_their_own(tmp_path: Path) -> None:
