@@ -164,6 +164,8 @@ class Drive:
     def _advance(self, due: float | None, timeout_s: float) -> None:
         """One engine step; or, where nothing runs, sleep until the next request is due."""
         if not self.engine.busy:
+            for name in list(self.live):  # nothing more will come of these: an engine should not, a loop must end
+                self._end(self.live.pop(name), time.perf_counter(), "failed", "the engine lost it")
             if due is not None and (left := due - time.perf_counter()) > 0:
                 began = time.perf_counter()
                 time.sleep(min(left, SLEEP_S))

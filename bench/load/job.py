@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench import engines, loading, provenance, record
-from bench.load import energy, overhead, summary
+from bench.load import contention, energy, overhead, summary
 from bench.load.arrivals import arrivals
 from bench.load.drive import How
 from bench.load.records import ClientRecord, LoadRecord, Mode, PointRecord, RequestRecord, append, points, resume
@@ -165,13 +165,15 @@ class LoadRun:
             int(point.load) if point.mode == "concurrency" else None,
             s.duration_s if point.mode == "concurrency" else None, s.timeout_s,
         )  # fmt: skip
+        before_s = contention.waited_s()
         with energy.Meter(self.energy) as meter:
             driven = self.target.run(variant, key, asks, how, _Progress(self.ctx, before, total, note))
+        waited = contention.since(before_s)
         score(self.what.task, asks, driven.records, lambda ids: self.target.text(variant, ids))
         made = PointRecord(
             point=key, variant=variant.name, mode=point.mode, load=point.load, requests=len(driven.records),
-            wall_s=driven.wall_s, own_s=driven.own_s, cpu_s=driven.cpu_s, lag_s=driven.lag_s, energy=meter.result,
-            most=driven.most, notes=notes,
+            wall_s=driven.wall_s, own_s=driven.own_s, cpu_s=driven.cpu_s, waited_s=waited, lag_s=driven.lag_s,
+            energy=meter.result, most=driven.most, notes=notes,
         )  # fmt: skip
         append(self.path, [*driven.records, made])
         self.records += [*driven.records, made]

@@ -184,6 +184,11 @@ def warnings(client: ClientRecord, point: PointRecord, medians: dict[str, float 
     ttft, gap = medians.get("ttft"), medians.get("gap")
     if point.own_s is not None and point.own_s > LIMIT * point.wall_s:
         out.append(f"the client's own code took {100 * point.own_s / point.wall_s:.0f}% of the time")
+    if point.waited_s is not None and point.waited_s > LIMIT * point.wall_s:
+        share = 100 * point.waited_s / point.wall_s
+        out.append(
+            f"for {share:.0f}% of the time this process was ready and had no CPU: others on the machine disturbed it"
+        )
     if client.side == "endpoint" or point.own_s is None:
         if ttft and client.request_s["p50"] > LIMIT * ttft:
             share = 100 * client.request_s["p50"] / ttft

@@ -67,8 +67,9 @@ class PointRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="point"):
     """A point that is over. ``load``: requests a second, requests at once, or a trace's speed-up.
 
     ``wall_s``: from the start to the last end. ``own_s``: of it, in our own code between an engine's steps; ``cpu_s``:
-    CPU time of the client's thread (endpoints). ``lag_s``: event loop late by, {"p50", "p99", "max"}; None without one.
-    ``energy``: see bench/load/energy.py. ``most``: requests in flight at the peak. ``counted``: see RequestRecord.
+    CPU time of the client's thread (endpoints); ``waited_s``: for which this thread was ready and had no CPU.
+    ``lag_s``: event loop late by, {"p50", "p99", "max"}; None without one. ``energy``: see bench/load/energy.py.
+    ``most``: requests in flight at the peak. ``notes``: what a person should know.
     """
 
     point: str
@@ -79,6 +80,7 @@ class PointRecord(msgspec.Struct, kw_only=True, tag_field="type", tag="point"):
     wall_s: float
     own_s: float | None = None
     cpu_s: float | None = None
+    waited_s: float | None = None
     lag_s: dict[str, float] | None = None
     energy: dict[str, Any] = {}
     most: int = 0

@@ -14,7 +14,8 @@ due. A *times* is ``{"n", "mean", "p50": {"value", "low", "high"}, "p90", "p95",
                send_delay: times, of requests that ended well (send_delay: of all),
                tokens_per_chunk, kept_share, goodput {"share": estimate, "rate_s"} or None without slo,
                avg (estimate: right answers of all requests, a failed one is wrong) or None,
-               energy {"source", "joules", "watts", "why", "joules_token"}, client {"own_share", "lag_p99_s"}, warnings]
+               energy {"source", "joules", "watts", "why", "joules_token"}, warnings,
+               client {"own_share", "waited_share" (ready without a CPU), "lag_p99_s"}]
     series    [{"point", "variant", "t", "due", "ended", "in_flight", "ttft"}: every point over time, in 60 steps]
     ratios    [{"variant", "reference", "load", "point", "metric", "value", "low", "high", "n"}: median over requests of
                the reference's time over the variant's: above 1 is faster]
@@ -103,6 +104,7 @@ def row(
         "energy": {**p.energy, "joules_token": _over(p.energy.get("joules"), sum(r.tokens for r in requests))},
         "client": {
             "own_share": None if p.own_s is None else _over(p.own_s, p.wall_s),
+            "waited_share": None if p.waited_s is None else _over(p.waited_s, p.wall_s),
             "lag_p99_s": (p.lag_s or {}).get("p99"),
         },
         "warnings": overhead.warnings(client, p, plain) if client else [],

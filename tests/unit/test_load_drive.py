@@ -109,6 +109,17 @@ def test_a_request_that_cannot_fit_fails_alone(engines: dict[bool, TorchEngine])
     assert "shorten it" in (records[1].error or "") and "vocabulary" in (records[2].error or "")
 
 
+def test_an_engine_that_loses_a_request_does_not_hang_the_job() -> None:
+    engine = overhead.NullEngine(3)
+    losing = drive(engine, METHODS["regular"], progress=lambda n: engine._left.clear())
+    records = losing.run([a._replace(due_s=0.0) for a in asks(3)], How()).records
+    assert {r.status for r in records} <= {"ok", "failed"} and len(records) == 3
+    engine = overhead.NullEngine(10)
+    engine.step = lambda: engine._left.clear() or []  # type: ignore[method-assign, func-returns-value]
+    (r,) = drive(engine, METHODS["regular"]).run(asks(1), How()).records
+    assert r.status == "failed" and r.error == "the engine lost it"
+
+
 def test_a_request_out_of_time_is_cancelled(engines: dict[bool, TorchEngine]) -> None:
     given = [a._replace(max_tokens=20 if a.number else 400) for a in asks(2)]
     records = drive(engines[False], METHODS["regular"]).run(given, How(timeout_s=0.06)).records
@@ -169,5 +180,7 @@ def test_a_client_that_costs_over_a_twentieth_is_warned_of() -> None:
     said = overhead.warnings(client("endpoint"), point(lag_s={"p99": 0.003}), {"ttft": 0.03, "gap": 0.002})
     assert len(said) == 3 and "7% of the median first token" in said[0] and "10% of the median gap" in said[1]
     assert "late by 3.0 ms" in said[2]
+    (disturbed,) = overhead.warnings(client("engine"), point(waited_s=1.0, own_s=0.01), {"ttft": 0.03, "gap": 0.002})
+    assert "for 25% of the time this process was ready and had no CPU" in disturbed
     (own,) = overhead.warnings(client("engine"), point(own_s=0.4), {"ttft": 0.03, "gap": 0.002})
     assert "10% of the time" in own

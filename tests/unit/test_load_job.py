@@ -38,7 +38,7 @@ def records(folder: Path, kind: type) -> list[Any]:
 def test_every_variant_has_every_rate_with_the_same_requests(home: Path, tmp_path: Path) -> None:
     summary = run(spec(home, "regular", "pipo", slo=SLO), Context(tmp_path))
     assert [(r["variant"], r["load"], r["ok"]) for r in summary["rows"]] == [
-        ("regular", 200.0, 6), ("pipo", 200.0, 6), ("pipo", 400.0, 6), ("regular", 400.0, 6),
+        ("regular", 200.0, 6), ("pipo", 200.0, 6), ("regular", 400.0, 6), ("pipo", 400.0, 6),
     ]  # fmt: skip
     of: dict[str, list[RequestRecord]] = {}
     for r in records(tmp_path, RequestRecord):
