@@ -149,7 +149,8 @@ class LoadRun:
         if point.mode == "trace":
             due = [r.at_s / s.speedup for r in self.what.recorded]
         else:
-            due = arrivals(s.arrivals, point.load, s.seed, requests=s.count, duration_s=s.duration_s,
+            count = s.probe_count(point.load) if point.mode == "probe" else s.count
+            due = arrivals(s.arrivals, point.load, s.seed, requests=count, duration_s=s.duration_s,
                            burstiness=s.burstiness)  # fmt: skip
         return [a._replace(due_s=t) for a, t in zip(make(len(due)), due)]
 

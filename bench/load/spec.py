@@ -15,7 +15,7 @@ from pipo.errors import BadInput
 
 Api = Literal["completions", "chat"]
 LIMITS = ("ttft", "first_pair", "tpot", "gap", "e2e")
-REQUESTS, TRACE_REQUESTS = 100, 200
+REQUESTS, TRACE_REQUESTS, PROBE_S = 100, 200, 20.0
 DEFAULT_RATE = 2.0
 MOST_REQUESTS = 100_000
 
@@ -30,7 +30,8 @@ class LoadSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True
     One of: ``rates`` (requests a second, open loop, ``arrivals`` with ``burstiness``), ``concurrency`` (closed loop),
     ``trace`` (a name of bench/load/traces.py or a path, ``speedup`` times as fast), ``find_rate`` (needs ``slo``; the
     share that meets it stays at or above ``target``, to a factor of ``precision``, from the first of ``rates``).
-    ``requests``, ``duration_s``: of each point, whatever ends first; without both 100, of a trace 200.
+    ``requests``, ``duration_s``: of each point, whatever ends first; without both 100, of a trace 200, of a search's
+    probe as many as come in 20 s (a short probe ends before its queue has grown), at least 100.
 
     A request is an item of ``task`` (scored), one of the trace (lengths times ``scale``), or ``input_tokens`` random
     ones with ``output_tokens`` to come. ``slo``: limits in seconds by name (LIMITS), all of which a request must meet.
@@ -166,6 +167,12 @@ class LoadSpec(EngineSpec, kw_only=True, frozen=True, forbid_unknown_fields=True
         """Requests of a point; None where its duration alone says."""
         if self.requests is None and self.duration_s is None:
             return TRACE_REQUESTS if self.trace else REQUESTS
+        return self.requests
+
+    def probe_count(self, rate: float) -> int | None:
+        """Requests of a search's probe at a rate; None where its duration alone says."""
+        if self.requests is None and self.duration_s is None:
+            return max(REQUESTS, math.ceil(PROBE_S * rate))
         return self.requests
 
 

@@ -42,7 +42,8 @@ Slo = Annotated[
     typer.Option("--slo", metavar="ttft=S,tpot=S,...", help="Limits in seconds: ttft, first_pair, tpot, gap, e2e."),
 ]
 Requests = Annotated[
-    int | None, typer.Option("--requests", "-n", min=1, help="Of each point. [default: 100; of a trace 200]")
+    int | None,
+    typer.Option("--requests", "-n", min=1, help="Of each point. [default: 100; trace: 200; find-rate: 20 s of them]"),
 ]
 Duration = Annotated[float | None, typer.Option("--duration", help="Seconds of each point in which requests come.")]
 Input = Annotated[int | None, typer.Option("--input-tokens", min=1, help="Of random prompts. [default: 64]")]

@@ -176,6 +176,15 @@ def test_a_search_goes_on_from_its_probes(home: Path, tmp_path: Path) -> None:
     assert not any(kind == "progress" for kind, _ in context.events)
 
 
+def test_a_probe_lasts_long_enough_for_a_queue_to_grow() -> None:
+    from bench.load.spec import LoadSpec
+
+    search = LoadSpec(find_rate=True, slo={"ttft": 1.0})
+    assert [search.probe_count(rate) for rate in (0.5, 5.0, 64.0)] == [100, 100, 1280]
+    assert LoadSpec(find_rate=True, slo={"ttft": 1.0}, requests=7).probe_count(64.0) == 7
+    assert LoadSpec(find_rate=True, slo={"ttft": 1.0}, duration_s=3.0).probe_count(64.0) is None
+
+
 BAD = {
     "rate": ({"rates": [0.0]}, "rate 0.0"),
     "negative rate": ({"rates": [-2.0]}, "rate -2.0"),
