@@ -26,59 +26,22 @@ better, and a margin is a percentage of the old run's.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench import compared, diff_runs, stats, stats_paired
+from bench import compared, diff_load, diff_runs, diff_times, stats, stats_paired
 from bench import diff_stats as ds
-from bench.diff_runs import LATENCY, Side
+from bench.diff_rows import Found, Notes, Row, Settings, checked, settle
+from bench.diff_runs import LATENCY, LOAD, Side
 from bench.scoring import Items, item_values, right
 from bench.stats import Estimate
 from pipo.errors import BadInput
 
+__all__ = ["Settings", "compare", "rows_of"]
 COSTS = ("slots", "tokens")
-TIMES = ("ttft", "first_pair", "tpot16", "tpot")
 BUDGETS = ("tight", "loose")
-Row = dict[str, Any]
-Notes = list[tuple[str, str]]  # of what (may be empty), and what
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What to compare and when to fail. ``metrics``, ``tasks``: empty is the default, and all. ``names``: old -> new.
-
-    ``margin``: points of quality, percent of costs and times. Raises BadInput where a value breaks a rule.
-    """
-
-    metrics: list[str] = []
-    tasks: list[str] = []
-    margin: float = 0.0
-    alpha: float = 0.05
-    non_inferiority: bool = False
-    names: dict[str, str] = {}
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.margin < 100:
-            raise BadInput(
-                f"margin {self.margin:g} must lie in [0, 100): points of quality, percent of costs and times"
-            )
-        if not 1e-6 <= self.alpha <= 0.5:
-            raise BadInput(f"alpha {self.alpha:g} must lie in [0.000001, 0.5]; 0.05 is usual")
-        if self.non_inferiority and self.margin == 0:
-            raise BadInput("non-inferiority needs a margin above 0: no run can be shown to be worse by nothing at all")
-
-
-class Found(msgspec.Struct):
-    """A row in the making: oriented parts (above 0 is better), one a task, and the margin on their scale."""
-
-    row: Row
-    parts: list[Estimate]
-    margin: float
-    turn: float = 1.0
-    ratio: bool = False
 
 
 def compare(old: Path, new: Path, settings: Settings) -> dict[str, Any]:
@@ -102,53 +65,16 @@ def rows_of(a: Side, b: Side, settings: Settings) -> tuple[list[Row], list[str]]
     """All rows, those that decide first, and what a reader should know. Raises BadInput as ``compare``."""
     diff_runs.check_kinds(a, b)
     names, notes = diff_runs.match(a, b, settings.names)
-    made = _times(a, b, names, settings, notes) if a.kind == LATENCY else _sampled(a, b, names, settings, notes)
+    make = {LATENCY: diff_times.rows, LOAD: diff_load.rows}.get(a.kind, _sampled)
+    made = make(a, b, names, settings, notes)
     return settle(made, settings), diff_runs.grouped(notes)
-
-
-def settle(made: Sequence[Found], settings: Settings) -> list[Row]:
-    """The rows with intervals, p values, Holm's correction over those that decide, and the verdicts."""
-    deciding = [f for f in made if f.row["decides"]]
-    plain, beyond = [], []
-    for f in made:
-        f.row["p"] = stats.p_value(f.parts)
-        low, high = ds.interval(f.parts, settings.alpha)
-        f.row["settled"] = "not settled" if low is None or high is None else (
-            "better" if low > 0 else "worse" if high < 0 else "not settled")  # fmt: skip
-        f.row["failed"], f.row["p_margin"] = False, None
-        value = float(stats.combine(f.parts).value)
-        if f.row["decides"]:
-            plain.append(1.0 if f.row["p"] is None else f.row["p"])
-            p = ds.p_beyond(f.parts, f.margin)
-            beyond.append(1.0 if p is None or value >= -f.margin else p)
-            if settings.non_inferiority:
-                f.row["failed"] = low is None or low <= -f.margin
-            else:
-                f.row["failed"] = high is not None and high < -f.margin
-        _shown(f, value, low, high)
-    for f, p, q in zip(deciding, stats_paired.holm(plain), stats_paired.holm(beyond), strict=True):
-        f.row["p_holm"], f.row["p_margin"] = None if f.row["p"] is None else p, q
-        if not settings.non_inferiority:
-            f.row["failed"] = f.row["failed"] and q < settings.alpha
-    return [f.row for f in made]
-
-
-def _shown(f: Found, value: float, low: float | None, high: float | None) -> None:
-    """Value and interval as people read them: b - a, or b / a."""
-    ends = [low, high] if f.turn > 0 else [None if e is None else 0.0 - e for e in (high, low)]
-    if f.ratio:
-        ends = [None if e is None else math.exp(e) for e in ends]
-    f.row["value"] = math.exp(f.turn * value) if f.ratio else value if f.turn > 0 else 0.0 - value
-    f.row["low"], f.row["high"] = ends
-    if f.row["settled"] != "not settled":
-        f.row["detectable"] = None
 
 
 def _sampled(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: Notes) -> list[Found]:
     tasks = diff_runs.common_tasks(a, b, settings.tasks)
     known = ["avg", *(f"pass@{k}" for k in range(1, a.k + 1)), *COSTS]
     best = max((k for k in a.run.spec.get("pass_at") or [a.k] if k <= a.k), default=a.k)
-    metrics = _checked(settings.metrics, known, ["avg", f"pass@{best}"] if best > 1 else ["avg"])
+    metrics = checked(settings.metrics, known, ["avg", f"pass@{best}"] if best > 1 else ["avg"])
     found = []
     for name, was in names.items():
         here = [t for t in tasks if (was, t) in a.samples and (name, t) in b.samples]
@@ -164,13 +90,6 @@ def _sampled(a: Side, b: Side, names: dict[str, str], settings: Settings, notes:
     if not found:
         raise BadInput(f"no records to compare: the runs share no task of {', '.join(tasks)} for a variant of both")
     return sorted(found, key=lambda f: not f.row["decides"])
-
-
-def _checked(asked: list[str], known: list[str], default: list[str]) -> list[str]:
-    for metric in asked:
-        if metric not in known:
-            raise BadInput(f"metric {metric!r} is none of these runs'; they have {', '.join(known)}")
-    return list(dict.fromkeys(asked)) or default
 
 
 class Part(msgspec.Struct):
@@ -254,42 +173,3 @@ def _row(parts: list[Part], task: str, decides: bool, settings: Settings) -> Fou
     cost = metric in COSTS
     estimates = [ds.turned(p.estimate) if cost else p.estimate for p in parts]
     return Found(row, estimates, settings.margin / 100 * (old if cost else 1.0), -1.0 if cost else 1.0)
-
-
-def _times(a: Side, b: Side, names: dict[str, str], settings: Settings, notes: Notes) -> list[Found]:
-    if settings.tasks:
-        raise BadInput(f"--task {settings.tasks[0]} has no effect on latency runs; leave it out")
-    metrics = _checked(settings.metrics, list(TIMES), ["ttft", "tpot16" if a.statistic == "mean" else "tpot"])
-    for word, of in (("devices", "device"), ("numbers of cores", "cpu_count"), ("threads", "threads")):
-        one, other = (getattr(side.run.provenance, of) for side in (a, b))
-        if one != other:
-            text = f"the {word} differ ({one}, {other}): the ratios say as much about machines as about the code"
-            notes.append(("", text))
-    notes.append(("", "two runs are two moments of a machine; what changed on it between them is in no interval"))
-    found = []
-    for name, was in names.items():
-        lengths = [n for arm, n in b.trials if arm == name and (was, n) in a.trials]
-        odd = {n for arm, n in a.trials if arm == was} ^ {n for arm, n in b.trials if arm == name}
-        if odd:
-            notes.append((name, f"input lengths in one run only, not compared: {', '.join(map(str, sorted(odd)))}"))
-        for length in sorted(lengths):
-            for metric in metrics:
-                old, new = (
-                    [t for r in side.trials[arm, length] if (t := getattr(r, f"{metric}_s")) > 0]
-                    for side, arm in ((a, was), (b, name))
-                )
-                if old and new:
-                    at = {"variant": name, "was": was, "task": None, "input_tokens": length, "metric": metric}
-                    found.append(_time(old, new, a.statistic, settings, at))
-    if not found:
-        raise BadInput("no input length in common; run one again with the other's --input-length")
-    return found
-
-
-def _time(old: list[float], new: list[float], statistic: str, settings: Settings, head: Row) -> Found:
-    a, b = (sum(x) / len(x) if statistic == "mean" else stats.quantile(x, 0.5) for x in (old, new))
-    row = {
-        **head, "how": "unpaired", "a": a, "b": b, "n": min(len(old), len(new)), "p_holm": None, "mcnemar": None,
-        "detectable": None, "decides": True,
-    }  # fmt: skip
-    return Found(row, [ds.faster(new, old, statistic)], math.log1p(settings.margin / 100), -1.0, ratio=True)

@@ -14,29 +14,38 @@ from typing import Any
 import msgspec
 
 from bench import record
+from bench.load import records as load_records
+from bench.load.records import RequestRecord
 from bench.record import SCHEMA, LatencyRecord, Run, SampleRecord
 from bench.scoring import Items
 from pipo.engine.types import Method
 from pipo.errors import BadInput, BadRecord
 
 SAMPLED = ("compare", "eval", "ablate-threshold")
-LATENCY = "latency"
+LATENCY, LOAD = "latency", "load"
+KINDS = (*SAMPLED, LATENCY, LOAD)
 LIKE = {"eval": "compare"}  # kinds whose runs have the same form as another one's
-# Settings that must agree in latency runs, by the words for them; what is left out of a spec follows from the rest.
-SAME_TIMING = {"shape": "shape of the model", "protocol": "protocol", "tokens": "tokens a trial", "dtype": "dtype"}
+# Settings that must agree in timed runs, by the words for them; what is left out of a spec follows from the rest.
+SAME_TIMING = {
+    LATENCY: {"shape": "shape of the model", "protocol": "protocol", "tokens": "tokens a trial", "dtype": "dtype"},
+    LOAD: {"task": "task", "trace": "trace", "speedup": "speed-up of the trace", "scale": "scale of the trace",
+           "arrivals": "arrivals", "burstiness": "burstiness", "input_tokens": "tokens of a prompt",
+           "output_tokens": "tokens of an answer", "slots": "budget"},
+}  # fmt: skip
 SPOKEN_OF_ELSEWHERE = ("kind", "fingerprints", "tasks", "benchmarks", "variants", "model", "method")
 
 
 class Side(msgspec.Struct, frozen=True):
     """One of the two runs. ``samples``: (variant, task) -> item -> its samples.
 
-    ``trials``: (arm, input length) -> its records.
+    ``trials``: (arm, input length) -> its records. ``requests``: (variant, mode, load) -> a point's, by number.
     """
 
     folder: Path
     run: Run
     samples: dict[tuple[str, str], Items] = {}
     trials: dict[tuple[str, int], list[LatencyRecord]] = {}
+    requests: dict[tuple[str, str, float], list[RequestRecord]] = {}
 
     @property
     def kind(self) -> str:
@@ -45,7 +54,9 @@ class Side(msgspec.Struct, frozen=True):
     @property
     def names(self) -> list[str]:
         """Variants with records, in the run's order, those that its header does not name after them."""
-        found = dict.fromkeys(name for name, _ in self.samples or self.trials)
+        found = dict.fromkeys(
+            [k[0] for k in self.samples] + [k[0] for k in self.trials] + [k[0] for k in self.requests]
+        )
         told = [v.name for v in self.run.variants if v.name in found]
         return list(dict.fromkeys([*told, *found]))
 
@@ -70,16 +81,19 @@ def read(folder: Path) -> Side:
         raise BadRecord(f"{folder} is not a folder; name the run folder of a finished job, see `pipo jobs list`")
     run = record.read_run(folder)
     if run.schema != SCHEMA:
-        raise BadRecord(f"{folder / 'run.json'} is of schema {run.schema}, this version reads {SCHEMA}; run it again")
-    if run.kind not in (*SAMPLED, LATENCY):
-        raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a diff compares {', '.join((*SAMPLED, LATENCY))}")
+        raise BadRecord(f"{folder / 'run.json'} is of schema {run.schema}, this version reads {SCHEMA}; run again")
+    if run.kind not in KINDS:
+        raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a diff compares {', '.join(KINDS)}")
     if not (folder / "summary.json").is_file():
         raise BadRecord(f"{folder} has no summary.json: the run is not finished; give its command again, it goes on")
     path = folder / "records.jsonl"
     if not path.is_file():
         raise BadRecord(f"{path} does not exist; a diff is made from the records, keep them beside run.json")
-    side = Side(folder, run, *((_samples(path, run), {}) if run.kind in SAMPLED else ({}, _trials(path))))
-    if not side.samples and not side.trials:
+    side = Side(
+        folder, run, samples=_samples(path, run) if run.kind in SAMPLED else {},
+        trials=_trials(path) if run.kind == LATENCY else {}, requests=_requests(path) if run.kind == LOAD else {},
+    )  # fmt: skip
+    if not (side.samples or side.trials or side.requests):
         raise BadRecord(f"{path} holds no whole record; run the job again, it goes on from what is there")
     return side
 
@@ -89,7 +103,7 @@ def _samples(path: Path, run: Run) -> dict[tuple[str, str], Items]:
     for r in record.each(path):
         if isinstance(r, SampleRecord):
             if not r.judged:
-                raise BadInput(f"{path.parent} has samples that are not judged yet (the first is {r.variant}, {r.task}, "
+                raise BadInput(f"{path.parent} has samples that are not judged yet (the first: {r.variant}, {r.task}, "
                                f"item {r.item}); `pipo eval score {path.parent}` judges them")  # fmt: skip
             budgets = run.budgets.get(r.task) or {}
             beyond = r.slots > min(budgets.values(), default=0)
@@ -110,6 +124,11 @@ def _trials(path: Path) -> dict[tuple[str, int], list[LatencyRecord]]:
         if isinstance(r, LatencyRecord):
             found[r.variant, r.input_tokens].append(msgspec.structs.replace(r, token_times_s=[]))
     return {key: sorted(records, key=lambda r: r.trial) for key, records in found.items()}
+
+
+def _requests(path: Path) -> dict[tuple[str, str, float], list[RequestRecord]]:
+    found = load_records.points(load_records.read(path))
+    return {(point.variant, point.mode, point.load): requests for point, requests in found if requests}
 
 
 def match(old: Side, new: Side, asked: Mapping[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -149,7 +168,7 @@ def check_kinds(old: Side, new: Side) -> None:
     if old.kind != new.kind:
         raise BadInput(f"{old.folder} is a run of kind {old.run.kind}, {new.folder} one of {new.run.kind}; a diff "
                        "needs two of the same kind")  # fmt: skip
-    for key, word in SAME_TIMING.items() if old.kind == LATENCY else ():
+    for key, word in SAME_TIMING.get(old.kind, {}).items():
         a, b = (side.run.spec.get(key) for side in (old, new))
         if a != b:
             raise BadInput(f"the runs differ in {word} ({a!r}, {b!r}), so their times do not compare; run one again")

@@ -82,7 +82,7 @@ def unpaired(new: Estimate, old: Estimate) -> Estimate:
         _half(new, "low", old, "high"), _half(new, "high", old, "low")
     ]  # fmt: skip
     squares = [(e.se or 0.0) ** 2 for e in (new, old)]
-    dof = _welch(squares, [new.n, old.n])
+    dof = welch(squares, [new.n, old.n])
     return Estimate(value, math.sqrt(sum(squares)), value - ends[0], value + ends[1], dof + 1)
 
 
@@ -112,12 +112,12 @@ def faster(new: ArrayLike, old: ArrayLike, statistic: str = "p50", *, seed: int 
     se = math.sqrt(sum(squares))
     if se <= 1e-12:
         return Estimate(value, n=n)
-    dof = _welch(squares, [x.size for x in sides])
+    dof = welch(squares, [x.size for x in sides])
     half = t_quantile(0.5 + LEVEL / 2, dof) * se
     return Estimate(value, se, value - half, value + half, dof + 1)
 
 
-def _welch(squares: Sequence[float], sizes: Sequence[int]) -> int:
+def welch(squares: Sequence[float], sizes: Sequence[int]) -> int:
     """Degrees of freedom of a difference of means by Welch and Satterthwaite, rounded down."""
     spread = sum(s * s / (n - 1) for s, n in zip(squares, sizes, strict=True))
     return max(1, int(sum(squares) ** 2 / spread)) if spread > 0 else sum(sizes) - 2

@@ -11,7 +11,8 @@ from reports.statistics import chance
 from reports.text import DASH, folded, interval, markdown, number
 
 Row = Mapping[str, Any]
-WORDS = {"ttft": "TTFT", "first_pair": "first pair", "tpot16": "TPOT16", "tpot": "TPOT"}
+WORDS = {"ttft": "TTFT", "first_pair": "first pair", "tpot16": "TPOT16", "tpot": "TPOT", "e2e": "whole answer"}
+HEADS = {"latency": ["variant", "input tokens"], "load": ["variant", "load"]}
 GUIDE = """\
 - **B − A**: in points of quality, else in slots or tokens; **B ÷ A**: of medians (means by the paper's protocol),
   above 1 is slower. In brackets the interval; *better* and *worse*: it leaves out no difference. **p**: of no
@@ -92,18 +93,31 @@ def _named(rows: Sequence[Row], k: int) -> str:
 
 def left(found: Mapping[str, Any]) -> int:
     """How many columns of ``table`` are text."""
-    return 3 if found["kind"] == "latency" else 4
+    return len(_heads(found)) + 1
+
+
+def _heads(found: Mapping[str, Any]) -> list[str]:
+    return HEADS.get(found["kind"], ["variant", "task", "budget"])
 
 
 def table(found: Mapping[str, Any], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Columns and lines of the differences."""
-    times = found["kind"] == "latency"
+    gaps = {"latency": "B ÷ A", "load": "B ÷ A, B − A"}.get(found["kind"], "B − A")
     level = f"[{100 * (1 - found['alpha']):g}%]"
-    head = ["variant", "input tokens"] if times else ["variant", "task", "budget"]
-    columns = [*head, "metric", "A", "B", f"{'B ÷ A' if times else 'B − A'} {level}", "how", "p", "Holm", "so B is"]
+    columns = [
+        *_heads(found),
+        "metric",
+        "A",
+        "B",
+        f"{gaps} {level}",
+        "how",
+        "p",
+        "Holm",
+        "so B is",
+    ]
     return columns, [
         [
-            _variant(r), *([str(r["input_tokens"])] if times else [_task(r), r["budget"]]), metric(r, found["k"]),
+            _variant(r), *_where(r), metric(r, found["k"]),
             _value(r, "a"), _value(r, "b"), gap(r), r["how"], chance(r["p"]), chance(r["p_holm"]), _so(r, found),
         ]
         for r in rows
@@ -128,17 +142,28 @@ def _task(r: Row) -> str:
     return "all tasks" if r["task"] == "overall" else str(r["task"])
 
 
+def _where(r: Row) -> list[str]:
+    """The cells that say at which point a row was measured."""
+    if "load" in r:
+        return [f"{r['load']:g} {LOADS[r['mode']]}"]
+    return [str(r["input_tokens"])] if "input_tokens" in r else [_task(r), r["budget"]]
+
+
 def _place(r: Row) -> str:
-    return f"after {r['input_tokens']} tokens," if r["metric"] in WORDS else f"on {_task(r)}, {r['budget']} budget,"
+    if "load" in r:
+        return f"at {_where(r)[0]},"
+    return f"after {r['input_tokens']} tokens," if "input_tokens" in r else f"on {_task(r)}, {r['budget']} budget,"
 
 
 def metric(r: Row, k: int) -> str:
     """``avg@4``, ``pass@4``, ``slots``, ``TTFT``."""
+    if r["metric"] == "ok":
+        return "ended well"
     return f"avg@{k}" if r["metric"] == "avg" else WORDS.get(r["metric"], str(r["metric"]))
 
 
 def _quality(r: Row) -> bool:
-    return r["metric"] == "avg" or r["metric"].startswith("pass@")
+    return r["metric"] in ("avg", "ok") or r["metric"].startswith("pass@")
 
 
 def _value(r: Row, side: str) -> str:
@@ -154,6 +179,7 @@ def gap(r: Row) -> str:
     return interval(r, 100 if _quality(r) else 1, 1, sign=True)
 
 
+LOADS = {"rate": "a second", "probe": "a second", "concurrency": "at once", "trace": "times as fast as recorded"}
 TESTS = ["variant", "budget", "metric", "bootstrap [95%]", "McNemar", "its p", "shows from"]
 
 
