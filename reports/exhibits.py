@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from reports.kinds import COMPARE, LATENCY, THRESHOLD, TRAINING
+from reports.kinds import COMPARE, GEOMETRY, LATENCY, THRESHOLD, TRAINING
 from reports.load import LoadedRun
 from reports.paper import paper
 from reports.style import Look
@@ -21,7 +21,6 @@ from reports.text import image, markdown
 Row = Mapping[str, Any]
 Draw = Callable[[Mapping[str, Look]], Any]
 TITLE = "## The paper's tables and figures"
-GEOMETRY = "ablate-geometry"
 PAPER_RUN = (
     "pipo bench compare --task aime2025 --task gpqa-diamond --task livecodebench --task longbench-v2-short "
     "--slots 32768 --variant NAME=MODEL:METHOD ..."

@@ -17,8 +17,8 @@ def run(
     new: Annotated[str, typer.Argument(metavar="B", help="The run in question, of the same kind.")],
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="avg, pass@K, slots, tokens; latency: ttft, first_pair, tpot16, tpot; repeat. "
-                     "[default: avg and pass@k; ttft and tpot]"),
+        typer.Option("--metric", help="avg, pass@K, slots, tokens; latency, load: ttft, first_pair, tpot; tpot16; e2e, ok; "
+                     "repeat. [default: avg and pass@k; ttft and tpot]"),
     ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Compare this task only; repeat.")] = None,
     fail_if_worse: Annotated[
@@ -36,7 +36,7 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the diff as markdown, too.")] = None,
     json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Compare two runs of the same kind: compare, eval, latency or ablate threshold.
+    """Compare two runs of the same kind: compare, eval, latency, load or ablate threshold.
 
     Exit status: 0 no settled worsening (or within the margin), 1 a settled worsening, 2 bad input.
     """
