@@ -106,11 +106,12 @@ class Session:
                 loaded.engine.resize(max_batch=spec.max_batch)
         self.path = ctx.folder / "records.jsonl"
         self.run = self._open(kind)
-        self.done = finished(self._read(), spec.k)
-        drop_unfinished(self.path, self._read(), self.done)
+        found = self._read()
+        self.done = finished(found, spec.k)
+        drop_unfinished(self.path, found, self.done)
         self.judged: dict[str, Any] | None = None
         self.grader = Grader(ctx.folder / grading.JOURNAL, unsafe=spec.unsafe) if spec.score else None
-        self._take_up()
+        self._take_up(found)
         total = len(variants) * sum(len(t.items) for t in self.tasks) * spec.k
         self.progress = Progress(ctx, total, len(self.done) * spec.k)
         if tasks is None:
@@ -123,9 +124,14 @@ class Session:
         if self.spec.score and grading.check_way(self.tasks, self.spec.unsafe) == "none":
             self.ctx.emit("log", text="code of the model runs with your rights, as was said; it is not shut in")
 
-    def _take_up(self) -> None:
-        """Judge what an earlier call wrote and did not come to judge; rulings on what is not there any more go."""
+    def _take_up(self, found: list[Record]) -> None:
+        """Judge what an earlier call wrote and did not come to judge; rulings on what is not there any more go.
+
+        ``found``: what is in the record file; what is bulky may be left out, so it is read again for these.
+        """
         rulings = grading.read_rulings(self.ctx.folder / grading.JOURNAL)
+        if not rulings and all(r.judged for r in found if isinstance(r, SampleRecord)):
+            return
         waiting = [r for r in record.each(self.path) if isinstance(r, SampleRecord) and not r.judged]
         kept = [rulings[key] for r in waiting if (key := grading.key_of(r)) in rulings]
         if len(kept) < len(rulings):

@@ -58,8 +58,8 @@ A *difference* is paired by item, variant minus reference::
                    "high"}]: pass with equal device seconds a question, under the loose budget
     equal_time_differences   as equal_time, and "reference": paired by question
 
-All sampled runs have ``scoring``, how samples were judged (bench/grading.py, ``tally``). While some are not, ``unjudged``
-is their number, and there are no rows, differences or anything else that depends on verdicts.
+All sampled runs have ``scoring``, how samples were judged (bench/grading.py, ``tally``). While some are not,
+``unjudged`` is their number, and there are no rows, differences or anything else that depends on verdicts.
 
 summary.json of ``ablate-threshold`` (made in ablations/threshold.py) has the same head and ``points`` instead of rows::
 

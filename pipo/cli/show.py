@@ -14,6 +14,7 @@ from reports import statistics
 from reports.text import interval, lopsided
 
 ALL_TASKS = "overall"
+BUSY = 0.2  # share of the wall clock spent waiting for a CPU from which a machine counts as busy
 
 
 def percent(estimate: dict[str, Any] | None) -> str:
@@ -63,6 +64,10 @@ def compare(result: dict[str, Any]) -> None:
         print()
     for line in statistics.spoken(result):
         print(line)
+    for task, scored in (result.get("scoring") or {}).get("tasks", {}).items():
+        if scored["waited_s"] is not None and scored["waited_s"] > BUSY * scored["wall_s"]:
+            print(f"{task}: a busy machine; programs waited for a CPU in {cell(scored['waited_s'])} s of "
+                  f"{cell(scored['wall_s'])} s (scores do not depend on it)")  # fmt: skip
 
 
 def _compare_row(row: dict[str, Any], k: int) -> list[str]:
