@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from bench.load.targets import EndpointTarget, EngineTarget, Target, What
 from bench.load.traces import Recorded, find_trace, read_recorded
 from bench.load.workload import Ask
 from bench.record import Run, Variant
+from bench.runner import PROGRESS_EVERY_S
 from bench.tasks import Task, fingerprint, load_task
 from pipo.jobs import JobContext
 
@@ -214,12 +216,17 @@ class LoadRun:
 
 
 class _Progress:
-    """Tells how many requests of all points are over."""
+    """Tells how many requests of all points are over, at a steady rate: an event costs time that would be measured."""
 
     def __init__(self, ctx: JobContext, before: int, total: int, note: str) -> None:
         self.ctx, self.before, self.total, self.note = ctx, before, total, note
+        self.last = float("-inf")
 
     def __call__(self, over: int) -> None:
+        now = time.perf_counter()
+        if now - self.last < PROGRESS_EVERY_S and self.before + over < self.total:
+            return
+        self.last = now
         self.ctx.emit("progress", done=self.before + over, total=self.total, note=self.note)
 
 

@@ -181,7 +181,8 @@ class EndpointTarget:
     def warm(self, variant: Variant, count: int) -> list[str]:
         said = self._speak(variant)[1]
         for ask in self._workload.warmup(count):
-            endpoints.ask_once(self._speak(variant)[0], variant, ask, self.ctx.check)
+            if endpoints.ask_once(self._speak(variant)[0], variant, ask, self.ctx.check).status != "ok":
+                break  # the measured requests will say why
         return [said] if said else []
 
     def run(
