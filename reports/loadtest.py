@@ -11,6 +11,7 @@ from reports.style import Look
 from reports.text import DASH, folded, image, interval, listed, markdown, number, percent
 
 Row = Mapping[str, Any]
+DISTURBED = 0.05  # share of the time without a CPU from which on numbers are warned of
 UNITS = {"rate": "requests a second", "probe": "requests a second", "concurrency": "requests at once"}
 WORDS = {"rate": "{:g}/s", "probe": "{:g}/s", "concurrency": "{:g} at once", "trace": "trace × {:g}"}
 TIMES = {
@@ -58,9 +59,20 @@ def answer(run: LoadedRun) -> str:
         where = load(next(r for r in run.rows if r["load"] == highest))
         lines.append(
             f"- **{variant} under load, {where}:** times as fast as {run.summary['reference']} over the same requests: "
-            f"{'; '.join(words)}."
+            f"{'; '.join(words)}.{disturbed(run, highest)}"
         )
     return "\n".join(lines)
+
+
+def disturbed(run: LoadedRun, at: float) -> str:
+    """A sentence where others on the machine took the CPU from a point at this load; else nothing."""
+    shares = [r["client"].get("waited_share") or 0.0 for r in run.rows if r["load"] == at]
+    most = max(shares, default=0.0)
+    return (
+        f" Others had the CPU for up to {100 * most:.0f} % of the time: do not lean on this."
+        if most > DISTURBED
+        else ""
+    )
 
 
 def sentence(found: Row, target: float) -> str:
@@ -215,7 +227,7 @@ def rates(run: LoadedRun) -> str:
         "load",
         "answered",
         "failed",
-        "late",
+        "timed out",
         "offered/s",
         "answered/s",
         "left at the end",
