@@ -17,8 +17,8 @@ def run(
     new: Annotated[str, typer.Argument(metavar="B", help="The run in question, of the same kind.")],
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="avg, pass@K, slots, tokens; latency, load: ttft, first_pair, tpot; tpot16; e2e, ok; "
-                     "repeat. [default: avg and pass@k; ttft and tpot]"),
+        typer.Option("--metric", help="avg, pass@K, slots, tokens; times: ttft, first_pair, tpot, tpot16; load: e2e "
+                     "and ok, too; repeat. [default: avg and pass@k; ttft and tpot]"),
     ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Compare this task only; repeat.")] = None,
     fail_if_worse: Annotated[
