@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bench import provenance
-from bench.load import energy
 from bench.load.job import run
 from bench.load.records import PointRecord, RequestRecord, read
 from bench.load.targets import default_scale, fit_rows
@@ -243,55 +242,6 @@ def test_rows_are_made_as_long_as_the_longest_request() -> None:
     said = fit_rows(engine, 200, 4)
     assert engine.plan.context >= 200 and (said is None) == (engine.max_batch == 4)
     assert fit_rows(object(), 10**9, 4) is None
-
-
-# Energy
-
-
-def zone(root: Path, name: str, micro: int) -> Path:
-    folder = root / name
-    folder.mkdir(exist_ok=True)
-    (folder / "energy_uj").write_text(f"{micro}\n")
-    (folder / "max_energy_range_uj").write_text("1000000000\n")
-    return folder
-
-
-def test_rapl_adds_packages_up_and_goes_on_round_their_ends(tmp_path: Path) -> None:
-    a, b = zone(tmp_path, "intel-rapl:0", 999_000_000), zone(tmp_path, "intel-rapl:1", 5_000_000)
-    zone(tmp_path, "intel-rapl:0:0", 7)  # a part of a package is in it already
-    source, _ = energy.Rapl.find(tmp_path)
-    assert source is not None and source.name == "RAPL, 2 packages"
-    with energy.Meter(energy.Found(source), every_s=60.0) as meter:
-        (a / "energy_uj").write_text("2000000\n")
-        (b / "energy_uj").write_text("6000000\n")
-    assert meter.result["joules"] == pytest.approx(3.0 + 1.0) and meter.result["watts"] > 0
-
-
-def test_what_cannot_be_read_is_said_and_never_guessed(tmp_path: Path) -> None:
-    source, why = energy.Rapl.find(tmp_path)
-    assert source is None and "no RAPL" in why
-    (zone(tmp_path, "intel-rapl:0", 1) / "energy_uj").write_text("locked")
-    assert "may not be read" in energy.Rapl.find(tmp_path)[1]
-    with energy.Meter(energy.Found(None, "not readable: no counter")) as meter:
-        pass
-    assert meter.result == {"source": None, "joules": None, "watts": None, "why": "not readable: no counter"}
-
-
-def test_power_alone_becomes_energy_over_the_time() -> None:
-    class Watts:
-        name = "watts"
-
-        def watts(self) -> float:
-            return 50.0
-
-        def joules(self) -> None:
-            return None
-
-    import time
-
-    with energy.Meter(energy.Found(Watts()), every_s=0.01) as meter:
-        time.sleep(0.1)
-    assert meter.result["watts"] == pytest.approx(50.0) and meter.result["joules"] == pytest.approx(5.0, rel=0.5)
 
 
 def test_provenance_names_the_engine(home: Path, tmp_path: Path) -> None:
