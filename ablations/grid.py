@@ -115,7 +115,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     common = {
         "tasks": {t.name: t.fingerprint for t in tasks}, "seed": settings.seed, "max_batch": settings.max_batch,
         "thinking": settings.thinking, "engine": settings.engine, **engine_settings(settings),
-        "scorers": grading.marks(tasks),
+        **_scorers(tasks),
     }  # fmt: skip
     units = grid_units.units_of(points, tasks, models, common)
     header = open_study(settings, study, points, units, tasks, ctx)
@@ -156,6 +156,12 @@ def derive(points: list[Point], settings: GridSpec, study: Study, ctx: JobContex
     return out
 
 
+def _scorers(tasks: list[Task]) -> dict[str, Any]:
+    """The versions of scorers as a setting; nothing where answers are compared as texts."""
+    found = grading.marks(tasks)
+    return {"scorers": found} if found else {}
+
+
 def _model(point: Point, derived: Mapping[str, dict[str, Any]], settings: GridSpec) -> tuple[str, str]:
     """What to load for a point, and the fingerprint of that."""
     name = str(derived[point.name]["folder"]) if point.name in derived else point.model
@@ -174,8 +180,7 @@ def open_study(
     resolved = {
         "kind": KIND, **given, **engine_settings(settings), "study": msgspec.to_builtins(study),
         "points": msgspec.to_builtins(points), "tasks": {t.name: t.fingerprint for t in tasks},
-        "benchmarks": {t.name: t.source for t in tasks if t.source}, "scorers": grading.marks(tasks),
-        "fingerprints": marks,
+        "benchmarks": {t.name: t.source for t in tasks if t.source}, "fingerprints": marks, **_scorers(tasks),
     }  # fmt: skip
     first = _load(units[0], settings, ctx)
     source = provenance.collect(
