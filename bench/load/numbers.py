@@ -20,6 +20,7 @@ from bench.stats import LEVEL, Estimate
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
 DRAWS = 1000
+FEW = 8  # requests below which nothing is said about neighbours
 CELLS = 20_000_000  # draws times values of one percentile's interval
 Row = dict[str, Any]
 
@@ -102,6 +103,14 @@ def share(flags: Sequence[bool]) -> Estimate:
     ends = _ends(means)
     low, high = min(plain.low, ends["low"]), max(plain.high, ends["high"])
     return Estimate(plain.value, max(plain.se or 0.0, float(means.std(ddof=1))), low, high, plain.n)
+
+
+def together(values: Sequence[float]) -> float:
+    """Correlation of the logarithms of neighbouring values, all above 0: near 1 where a queue moves them together."""
+    x = np.log(np.asarray(values, dtype=float))
+    if x.size < FEW or x[1:].std() == 0 or x[:-1].std() == 0:
+        return 0.0
+    return float(np.corrcoef(x[:-1], x[1:])[0, 1])
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Estimate:

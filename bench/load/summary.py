@@ -12,7 +12,8 @@ due. A *times* is ``{"n", "mean", "p50": {"value", "low", "high"}, "p90", "p95",
                most (in flight at the peak), tokens_s, prompt_tokens_s (None where not told), tokens, counted,
                ttft, first_pair, tpot, gap (all gaps between chunks), longest_gap (of each request), itl, e2e, queue,
                send_delay: times, of requests that ended well (send_delay: of all),
-               tokens_per_chunk, kept_share, goodput {"share": estimate, "rate_s"} or None without slo,
+               together (correlation of neighbours' first tokens), tokens_per_chunk, kept_share,
+               goodput {"share": estimate, "rate_s"} or None without slo,
                avg (estimate: right answers of all requests, a failed one is wrong) or None,
                energy {"source", "joules", "watts", "why", "joules_token"}, warnings,
                client {"own_share", "waited_share" (ready without a CPU), "lag_p99_s"}]
@@ -36,7 +37,7 @@ import numpy as np
 
 from bench import stats
 from bench.load import metrics, overhead
-from bench.load.numbers import percentiles, pooled, ratio, share
+from bench.load.numbers import percentiles, pooled, ratio, share, together
 from bench.load.records import ClientRecord, LoadRecord, PointRecord, RequestRecord, points
 from bench.load.spec import LoadSpec
 from bench.record import Run, Variant
@@ -46,6 +47,9 @@ INTERVAL = (
     "ratios: median over the same requests; right answers: clustered by question"
 )
 BUCKETS = 60
+TIED = (
+    "first tokens of neighbours move together (correlation {:.2f}): intervals are too narrow, repeat with other seeds"
+)
 RATIOS = ("ttft", "first_pair", "tpot", "e2e")
 Row = dict[str, Any]
 
@@ -89,7 +93,7 @@ def row(
     medians = {name: (times[name] or {}).get("p50") for name in ("ttft", "gap")}
     plain = {name: None if m is None else m["value"] for name, m in medians.items()}
     client = next((c for c in clients if (c.side == "engine") == (p.own_s is not None)), None)
-    offered = sum(r.offered for r in good)
+    offered, tied = sum(r.offered for r in good), together([r.first_s for r in good if r.first_s > 0])
     return {
         "variant": p.variant, "model": variant.model, "method": msgspec.to_builtins(variant.method), "mode": p.mode,
         "load": p.load, "point": p.point, "requests": len(requests), "ok": len(good),
@@ -107,7 +111,8 @@ def row(
             "waited_share": None if p.waited_s is None else _over(p.waited_s, p.wall_s),
             "lag_p99_s": (p.lag_s or {}).get("p99"),
         },
-        "warnings": overhead.warnings(client, p, plain) if client else [],
+        "together": tied,
+        "warnings": (overhead.warnings(client, p, plain) if client else []) + [TIED.format(tied)] * (tied > 0.5),
     }  # fmt: skip
 
 

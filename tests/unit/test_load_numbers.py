@@ -131,6 +131,13 @@ def test_a_paired_ratio_is_taken_within_each_request() -> None:
     assert e.value == 2.0 and e.low == e.high == 2.0 and e.n == 4
 
 
+def test_times_that_a_queue_moves_together_are_told_from_those_it_does_not() -> None:
+    rng = np.random.default_rng(0)
+    apart, tied = np.exp(rng.normal(size=200)), np.exp(np.cumsum(rng.normal(size=200)) / 5)
+    assert abs(numbers.together(apart)) < 0.25 and numbers.together(tied) > 0.8
+    assert numbers.together([1.0] * 50) == 0.0 and numbers.together([1.0, 2.0]) == 0.0
+
+
 def test_goodput_counts_all_requests_and_rates_over_the_wall_time() -> None:
     requests = [request(i) for i in range(3)] + [request(3, status="timeout")]
     found = summary.goodput(point(), requests, {"ttft": 0.2})
