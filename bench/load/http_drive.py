@@ -200,7 +200,7 @@ def reason(e: BaseException, answer: Answer) -> str:
         return str(e)
     where = "in the middle of the answer" if answer.started else "before anything came"
     words: dict[type, str] = {
-        httpx.ConnectError: "the connection was refused",
+        httpx.ConnectError: "no connection",
         httpx.RemoteProtocolError: f"the connection broke {where}",
         httpx.ReadError: f"the connection broke {where}",
     }

@@ -124,6 +124,10 @@ class Answer:
         """The stream closed. Raises BadStream where it had not come to its end, or brought nothing."""
         for event in self._lines.rest():
             self._event(event, now - self.due)
+        if not self.finish and self.done:
+            raise BadStream(
+                f"the stream came to its [DONE] without a finish_reason, after {len(self._at)} chunks of text"
+            )
         if not self.finish:
             raise BadStream(f"the stream closed before its end, after {len(self._at)} chunks of text")
         if self.finish not in ENDS:
