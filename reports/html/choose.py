@@ -64,6 +64,11 @@ class Item:
         self.places: dict[tuple[int, int], Place] = {}
 
     @property
+    def traces(self) -> list[tuple[int, int]]:
+        """Variant and sample of what a page shows, in order."""
+        return sorted(key for key in self.places if key[1] < MOST_SAMPLES)
+
+    @property
     def differs(self) -> bool:
         """Whether on some sample one variant is right and another is not."""
         by_sample: dict[int, set[bool]] = {}
@@ -142,8 +147,8 @@ class Chosen:
         self.blobs: list[str] = []
         queues = {task: in_order(items) for task, items in self.found.tasks.items()}
         self.taken: dict[str, list[dict[str, Any]]] = {task: [] for task in queues}
-        each = len(self.found.variants) * MOST_SAMPLES * LEAST_ITEMS * len(queues)
-        self.trace_room = room // max(1, each)
+        most = max((len(item.traces) for queue in queues.values() for item in queue), default=1)
+        self.trace_room = room // max(1, most * LEAST_ITEMS * len(queues))
         self.prompts = _prompts(run.folder / PROMPTS)
         self._take(queues, room)
         self.family: str | None = run.run.spec.get("family")
@@ -175,10 +180,8 @@ class Chosen:
 
     def _traces(self, f: Any, task: str, item: Item) -> dict[str, Any]:
         traces = []
-        for (variant, sample), place in sorted(item.places.items()):
-            if sample >= MOST_SAMPLES:
-                continue
-            f.seek(place.offset)
+        for variant, sample in item.traces:
+            f.seek(item.places[variant, sample].offset)
             try:
                 r = _decoder.decode(f.readline())
             except msgspec.DecodeError as e:
@@ -194,14 +197,13 @@ class Chosen:
         return found if prompt is None else found | {"prompt": prompt}
 
     def _entry(self, item: Item, blob: int) -> dict[str, Any]:
-        samples = sorted({s for _, s in item.places})
-        shown = [s for s in samples if s < MOST_SAMPLES]
+        shown = sorted({s for _, s in item.traces})
         right = [
             "".join(item.places[v, s].sign if (v, s) in item.places else "-" for s in shown)
             for v in range(len(self.found.variants))
         ]
         out = {"id": label(item.id), "blob": blob, "level": item.level, "gold": label(item.gold)}
-        return out | {"samples": shown, "of": len(samples), "right": right}
+        return out | {"samples": shown, "of": len({s for _, s in item.places}), "right": right}
 
     def _variant(self, run: LoadedRun, i: int, name: str) -> dict[str, Any]:
         known = next((v for v in run.run.variants if v.name == name), None)
