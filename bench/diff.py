@@ -33,6 +33,7 @@ import msgspec
 
 from bench import compared, diff_load, diff_runs, diff_times, stats, stats_paired
 from bench import diff_stats as ds
+from bench.diff_changes import changed
 from bench.diff_rows import Found, Notes, Row, Settings, checked, settle
 from bench.diff_runs import LATENCY, LOAD, Side
 from bench.scoring import Items, item_values, right
@@ -53,10 +54,11 @@ def compare(old: Path, new: Path, settings: Settings) -> dict[str, Any]:
     """
     a, b = diff_runs.read(Path(old)), diff_runs.read(Path(new))
     rows, notes = rows_of(a, b, settings)
+    changes = changed(a, b, {r["variant"]: r["was"] for r in rows})
     return {
         "kind": a.kind, "k": a.k, "a": str(a.folder), "b": str(b.folder), "margin": settings.margin,
         "alpha": settings.alpha, "non_inferiority": settings.non_inferiority,
-        "rows": rows, "changed": diff_runs.changed(a, b), "notes": notes,
+        "rows": rows, "changed": changes, "notes": notes,
         "failed": [i for i, r in enumerate(rows) if r["failed"]],
     }  # fmt: skip
 

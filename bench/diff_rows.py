@@ -17,6 +17,7 @@ from bench.stats import Estimate
 from pipo.errors import BadInput
 
 Row = dict[str, Any]
+MOST = 700.0  # natural logarithm of the largest ratio that a float holds, about
 Notes = list[tuple[str, str]]  # of what (may be empty), and what
 
 
@@ -93,7 +94,7 @@ def _shown(f: Found, value: float, low: float | None, high: float | None) -> Non
     """Value and interval as people read them: b - a, or b / a."""
     ends = [low, high] if f.turn > 0 else [None if e is None else 0.0 - e for e in (high, low)]
     if f.ratio:
-        ends = [None if e is None else math.exp(e) for e in ends]
+        ends = [None if e is None else math.exp(max(-MOST, min(MOST, e))) for e in ends]
     f.row["value"] = math.exp(f.turn * value) if f.ratio else value if f.turn > 0 else 0.0 - value
     f.row["low"], f.row["high"] = ends
     if f.row["settled"] != "not settled":

@@ -1,4 +1,4 @@
-"""The two runs of a diff: read, checked against each other, and what else differs between them. Torch-free.
+"""The two runs of a diff: read, and checked against each other. Torch-free.
 
 Nothing is read from a summary but that it is there: differences are made from the records.
 """
@@ -9,7 +9,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,6 @@ from bench.load import records as load_records
 from bench.load.records import RequestRecord
 from bench.record import SCHEMA, LatencyRecord, Run, SampleRecord
 from bench.scoring import Items
-from pipo.engine.types import Method
 from pipo.errors import BadInput, BadRecord
 
 SAMPLED = ("compare", "eval", "ablate-threshold")
@@ -32,7 +30,6 @@ SAME_TIMING = {
            "arrivals": "arrivals", "burstiness": "burstiness", "input_tokens": "tokens of a prompt",
            "output_tokens": "tokens of an answer", "slots": "budget"},
 }  # fmt: skip
-SPOKEN_OF_ELSEWHERE = ("kind", "fingerprints", "tasks", "benchmarks", "variants", "model", "method")
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -86,6 +83,7 @@ def read(folder: Path) -> Side:
         raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a diff compares {', '.join(KINDS)}")
     if not (folder / "summary.json").is_file():
         raise BadRecord(f"{folder} has no summary.json: the run is not finished; give its command again, it goes on")
+    _check_header(folder, run)
     path = folder / "records.jsonl"
     if not path.is_file():
         raise BadRecord(f"{path} does not exist; a diff is made from the records, keep them beside run.json")
@@ -96,6 +94,18 @@ def read(folder: Path) -> Side:
     if not (side.samples or side.trials or side.requests):
         raise BadRecord(f"{path} holds no whole record; run the job again, it goes on from what is there")
     return side
+
+
+def _check_header(folder: Path, run: Run) -> None:
+    """Raise BadRecord where a header lacks what a diff reads from it."""
+    pass_at = run.spec.get("pass_at") or []
+    good = isinstance(run.spec.get("k") or 0, int) and isinstance(pass_at, list)
+    good = good and all(isinstance(k, int) for k in pass_at)
+    good = good and all({"tight", "loose"} <= budgets.keys() for budgets in run.budgets.values())
+    if not good:
+        raise BadRecord(
+            f"{folder / 'run.json'}: k, pass_at or budgets are not as a run has them; restore it, or run again"
+        )
 
 
 def _samples(path: Path, run: Run) -> dict[tuple[str, str], Items]:
@@ -231,32 +241,6 @@ def why_unpaired(old: Side, new: Side, task: str, pair: tuple[str, str]) -> tupl
     return "", seeds
 
 
-def changed(old: Side, new: Side) -> list[dict[str, Any]]:
-    """Rows ``what``, ``a``, ``b``: settings, models, versions, commit and device where they differ."""
-    facts: list[dict[str, Any]] = [{}, {}]
-    for into, side in zip(facts, (old, new), strict=True):
-        p = side.run.provenance
-        into |= _flat({k: v for k, v in side.run.spec.items() if k not in SPOKEN_OF_ELSEWHERE})
-        into |= {f"questions of {t}": mark for t, mark in _named(side.run.spec.get("tasks")).items()}
-        into |= _flat(side.run.spec.get("benchmarks") or {}, "benchmark ")
-        into |= {f"variant {v.name}": f"{v.model}, {method_text(v.method)}" for v in side.run.variants}
-        into |= {f"model {name}": mark for name, mark in p.models.items()}
-        into |= {f"version of {name}": v for name, v in p.versions.items()}
-        into |= {"commit": p.git_commit + (", with changes" if p.git_dirty else ""), "device": p.device,
-                 "cores": p.cpu_count, "threads": p.threads, "engine": p.engine, "seed": p.seed}  # fmt: skip
-    keys = dict.fromkeys([*facts[0], *facts[1]])
-    return [
-        {"what": key, "a": facts[0].get(key), "b": facts[1].get(key)}
-        for key in keys if facts[0].get(key) != facts[1].get(key)
-    ]  # fmt: skip
-
-
-def method_text(method: Method) -> str:
-    """A method with the one setting that it uses."""
-    setting = {"pipo": "threshold", "eagle": "depth", "random": "keep_rate"}.get(method.name)
-    return f"{method.name} {setting.replace('_', ' ')} {getattr(method, setting):g}" if setting else method.name
-
-
 def grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
     """Notes as (subject, text), each text once with all of its subjects; without a subject the text alone."""
     by_text: dict[str, list[str]] = {}
@@ -265,18 +249,3 @@ def grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
     return [
         f"{', '.join(dict.fromkeys(subjects))}: {text}" if subjects[0] else text for text, subjects in by_text.items()
     ]
-
-
-def _named(tasks: Any) -> dict[str, Any]:
-    return tasks if isinstance(tasks, dict) else {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

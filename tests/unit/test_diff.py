@@ -103,7 +103,7 @@ def test_what_differs_is_listed(tmp_path: Path) -> None:
         "git_commit": "f00d", "git_dirty": True, "device": "H100", "versions": {"torch": "2.14"},
         "models": {"m": "def"}})  # fmt: skip
     assert compare(a, b, Settings())["changed"] == [
-        {"what": "sampling.temperature", "a": 1.0, "b": 0.6}, {"what": "model m", "a": "abc", "b": "def"},
+        {"what": "sampling.temperature", "a": 1.0, "b": 0.6}, {"what": "weights of x", "a": "abc", "b": "def"},
         {"what": "version of torch", "a": "2.13", "b": "2.14"},
         {"what": "commit", "a": "c0ffee", "b": "f00d, with changes"}, {"what": "device", "a": "cpu", "b": "H100"},
     ]  # fmt: skip
@@ -122,6 +122,7 @@ def test_variants_are_matched_by_name_or_by_map(tmp_path: Path) -> None:
     assert found["notes"] == ["only in the first run, not compared: y", "only in the second run, not compared: z"]
     found = compare(a, b, Settings(metrics=["avg"], names={"y": "z"}))
     assert {(r["was"], r["variant"]) for r in found["rows"]} == {("x", "x"), ("y", "z")}
+    assert found["changed"] == [], "of variants that are not compared nothing is said"
     alone = folder(tmp_path / "c", renamed({"x": "q"}))
     assert "other names: x and q" in compare(folder(tmp_path / "d", OLD), alone, Settings())["notes"][0]
 
@@ -172,7 +173,10 @@ def test_settings_out_of_range(values: dict[str, Any]) -> None:
         Settings(**values)
 
 
-@pytest.mark.parametrize("how", ["no folder", "not finished", "no records", "torn", "empty", "other kind", "schema"])
+UNUSABLE = ["no folder", "not finished", "no records", "torn", "empty", "other kind", "schema", "budgets", "k"]
+
+
+@pytest.mark.parametrize("how", UNUSABLE)
 def test_unusable_folders_are_named(how: str, tmp_path: Path) -> None:
     a, b = folder(tmp_path / "a", OLD), folder(tmp_path / "b", OLD)
     if how == "no folder":
@@ -188,8 +192,9 @@ def test_unusable_folders_are_named(how: str, tmp_path: Path) -> None:
     elif how == "other kind":
         b = folder(tmp_path / "d", OLD, kind="lab-build")
     else:
-        run = header(OLD)
-        run.schema = 99
+        run = header(OLD, {"k": "many"} if how == "k" else None)
+        run.schema = 99 if how == "schema" else 1
+        run.budgets = {"t": {"tight": 4}} if how == "budgets" else run.budgets
         record.write_json(b / "run.json", run)
     with pytest.raises(BadInput if how == "other kind" else BadRecord, match=str(b)):
         compare(a, b, Settings())

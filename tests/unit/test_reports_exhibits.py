@@ -7,6 +7,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import reports
@@ -146,6 +147,14 @@ def test_what_no_run_gives_is_listed_with_its_command(runs: dict[str, LoadedRun]
     for words, command in wanted.items():
         assert any(words in line and command in line for line in text.splitlines()), words
     assert exhibits.section([], [], {}) == []
+
+
+def test_the_compressor_s_figures_are_not_missing_where_its_study_is_shown(runs: dict[str, LoadedRun]) -> None:
+    some = runs["compare"]
+    study = LoadedRun(some.folder, msgspec.structs.replace(some.run, kind="ablate-geometry"), {}, 0)
+    both = [some, study]
+    text = "\n\n".join(exhibits.section(both, exhibits.exhibits(both), {}))
+    assert "Figures 8 to 12 stand in the part on the compressor." in text and "`pipo ablate geometry`" not in text
 
 
 def test_a_report_has_a_file_of_each(runs: dict[str, LoadedRun], tmp_path: Path) -> None:
