@@ -91,8 +91,7 @@ def resolve(spec: Mapping[str, Any]) -> tuple[GridSpec, Study, list[Point]]:
     study = msgspec.structs.replace(study, **{key: getattr(settings, key) for key in Study.JOB})
     points = grid_spec.expand(study)
     grid_spec.check_models(points, settings.family, f"study {study.name!r}")
-    for p in points:
-        check_pass_at(settings.pass_at, p.k)
+    check_pass_at(settings.pass_at, max(p.k for p in points))
     return settings, study, points
 
 
@@ -128,7 +127,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     records: dict[str, list[Record]] = {
         u.key: fixed_order(record.read(ctx.folder / "units" / u.folder / "records.jsonl")) for u in units
     }
-    summary = summarise(header, study, points, units, records, tasks, derived)
+    summary = summarise(header, study, points, units, records, tasks, derived, settings.pass_at)
     summary = grading.sealed(summary, grading.tally(r for rows in records.values() for r in rows))
     record.write_json(ctx.folder / "summary.json", summary)
     return summary

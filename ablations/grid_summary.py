@@ -31,7 +31,7 @@ from ablations.grid_units import Unit, rows_for
 from bench import compared, stats_paired
 from bench.compared import Paired
 from bench.record import Record, Run, SampleRecord, Variant
-from bench.scoring import Items, by_item, check_pass_at, metrics
+from bench.scoring import PASS_AT, Items, by_item, metrics
 from bench.summary import OVERALL, head_of, rows_of
 from bench.tasks import Task
 from bench.timing import first_step_end
@@ -45,19 +45,22 @@ Row = dict[str, Any]
 
 def summarise(
     run: Run, study: Study, points: Sequence[Point], units: Sequence[Unit], records: Mapping[str, Sequence[Record]],
-    tasks: Sequence[Task], derived: Mapping[str, Row],
+    tasks: Sequence[Task], derived: Mapping[str, Row], asked: Sequence[int] | None = None,
 ) -> Row:  # fmt: skip
-    """The summary. ``records``: unit key -> its records; ``derived``: point -> its draft vocabulary, if it has one."""
+    """The summary. ``records``: unit key -> its records; ``derived``: point -> its draft vocabulary, if it has one.
+
+    ``asked``: the k of pass@k to report; default 1, 2, 4 and all samples, as far as a point has them.
+    """
     by_point = {name: u for u in units for name in u.points}
     own = {p.name: rows_for(p, by_point[p.name], records[by_point[p.name].key], tasks) for p in points}
     everything = [r for u in units for r in records[u.key]]
-    gaps = differences(points, own, tasks)
-    head = head_of(run, everything, study.k, check_pass_at(None, study.k))
+    gaps = differences(points, own, tasks, asked)
+    head = head_of(run, everything, study.k, pass_at(study.k, asked))
     return {
         **head, "variants": [], "study": study.name, "question": study.question, "paper": study.paper,
         "reference": study.reference, "axes": msgspec.to_builtins(study.axis),
         "points": [_plain(p, by_point[p.name], tasks, derived.get(p.name, {})) for p in points],
-        "rows": [row for p in points for row in _rows(run, p, own[p.name], tasks)],
+        "rows": [row for p in points for row in _rows(run, p, own[p.name], tasks, asked)],
         "differences": gaps, "lossless": lossless(points, own, gaps),
     }  # fmt: skip
 
@@ -75,15 +78,25 @@ def _slots(point: Point, tasks: Sequence[Task]) -> dict[str, int]:
     return {t.name: point.slots_of(t.budgets["loose"]) for t in tasks}
 
 
-def _rows(run: Run, point: Point, records: Sequence[Record], tasks: Sequence[Task]) -> list[Row]:
+def pass_at(k: int, asked: Sequence[int] | None = None) -> list[int]:
+    """The k of pass@k that k samples allow, of those asked for."""
+    return sorted({value for value in asked or (*PASS_AT, k) if value <= k})
+
+
+def _rows(
+    run: Run, point: Point, records: Sequence[Record], tasks: Sequence[Task], asked: Sequence[int] | None
+) -> list[Row]:
     budgets = {t: {"tight": n, "loose": n} for t, n in _slots(point, tasks).items()}
     variant = Variant(point.name, point.model, point.method)
-    found = rows_of(msgspec.structs.replace(run, budgets=budgets), variant, records, check_pass_at(None, point.k))
+    found = rows_of(msgspec.structs.replace(run, budgets=budgets), variant, records, pass_at(point.k, asked))
     more = {"budget": BUDGET, "base": point.base, "at": point.at, "k": point.k}
     return [{**row, **more} for row in found if row["budget"] == "loose"]
 
 
-def differences(points: Sequence[Point], own: Mapping[str, Sequence[Record]], tasks: Sequence[Task]) -> list[Row]:
+def differences(
+    points: Sequence[Point], own: Mapping[str, Sequence[Record]], tasks: Sequence[Task],
+    asked: Sequence[int] | None = None,
+) -> list[Row]:  # fmt: skip
     """Every point minus its reference, by task and over tasks; p corrected over all points, a metric at a time."""
     by_name = {p.name: p for p in points}
     grouped = {name: by_item(records) for name, records in own.items()}
@@ -93,7 +106,7 @@ def differences(points: Sequence[Point], own: Mapping[str, Sequence[Record]], ta
             continue
         other = by_name[p.reference]
         least = min(p.k, other.k)
-        for metric in [*metrics(check_pass_at(None, least)), STEP]:
+        for metric in [*metrics(pass_at(least, asked)), STEP]:
             parts: dict[str, Paired] = {}
             for t in tasks:
                 sides = grouped[p.name].get((p.name, t.name)), grouped[other.name].get((other.name, t.name))
@@ -144,10 +157,11 @@ def lossless(points: Sequence[Point], own: Mapping[str, Sequence[Record]], gaps:
             continue
         greedy = p.sampling.temperature == 0
         samples, same = _same_tokens(own[p.name], own[other.name])
+        quality = ("avg", f"pass@{min(p.k, other.k)}")
         found = [
             {key: d[key] for key in ("metric", "value", "low", "high", "p", "p_holm")}
             for d in gaps
-            if d["variant"] == p.name and d["task"] == OVERALL and d["metric"] not in ("slots", "tokens", STEP)
+            if d["variant"] == p.name and d["task"] == OVERALL and d["metric"] in quality
         ]
         out.append(
             {"variant": p.name, "reference": other.name, "greedy": greedy, "samples": samples,

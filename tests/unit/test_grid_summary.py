@@ -136,3 +136,18 @@ def test_greedy_samples_with_other_tokens_are_counted() -> None:
         r.places = [99]
     (check,) = grid_summary.lossless(points, own, [])
     assert (check["greedy"], check["samples"], check["same"]) == (True, 60, 57)
+
+
+@pytest.mark.parametrize(
+    ("k", "asked", "found"),
+    [
+        (1, None, [1]),
+        (4, None, [1, 2, 4]),
+        (8, None, [1, 2, 4, 8]),
+        (3, None, [1, 2, 3]),
+        (2, [1, 4], [1]),
+        (8, [5], [5]),
+    ],
+)
+def test_pass_at_all_samples_is_always_there_unless_others_are_asked_for(k: int, asked: Any, found: list[int]) -> None:
+    assert grid_summary.pass_at(k, asked) == found
