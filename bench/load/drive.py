@@ -124,18 +124,18 @@ class Drive:
 
     def _closed_loop(self, asks: Sequence[Ask], how: How, concurrency: int) -> None:
         """A request is due when a place gets free: the end, by the engine's clock, of the one that had it."""
-        n, places = 0, [self.start] * concurrency
+        n, seen, places = 0, 0, [self.start] * concurrency
         while True:
             self.check()
+            places += [self.start + r.ended_s for r in self.over[seen:]]
+            seen = len(self.over)
             late = how.duration_s is not None and time.perf_counter() - self.start >= how.duration_s
             while places and n < len(asks) and not late:
                 self._submit(asks[n], places.pop(0))
                 n += 1
             if not self.live and (n >= len(asks) or late):
                 return
-            before = len(self.over)
             self._advance(None, how.timeout_s)
-            places += [self.start + r.ended_s for r in self.over[before:]]
 
     def _submit(self, ask: Ask, due: float) -> None:
         name = f"load/{self.point}/{ask.number}/{time.perf_counter_ns()}"

@@ -109,6 +109,12 @@ def test_a_request_that_cannot_fit_fails_alone(engines: dict[bool, TorchEngine])
     assert "shorten it" in (records[1].error or "") and "vocabulary" in (records[2].error or "")
 
 
+def test_requests_that_cannot_fit_end_a_closed_loop(engines: dict[bool, TorchEngine]) -> None:
+    given = [a._replace(ids=(5,) * 100_000) if a.number != 2 else a for a in asks(5)]
+    records = drive(engines[False], METHODS["regular"]).run(given, How(concurrency=2)).records
+    assert [r.status for r in records] == ["failed", "failed", "ok", "failed", "failed"]
+
+
 def test_an_engine_that_loses_a_request_does_not_hang_the_job() -> None:
     engine = overhead.NullEngine(3)
     losing = drive(engine, METHODS["regular"], progress=lambda n: engine._left.clear())
