@@ -142,7 +142,28 @@ def _differences(settings: LossinessSpec, found: dict[tuple[str, str], list[Dist
         if gap:
             names = {"method": one[0], "model": one[1], "reference": two[0], "reference_model": two[1]}
             out.append({**names, "metric": "tv", "says": says, **gap})
-    return out
+    return out + [row for (method, model), records in found.items() for row in _rejected(method, model, records)]
+
+
+def _rejected(method: str, model: str, records: list[DistanceRecord]) -> list[dict[str, Any]]:
+    """What came out where a draft was rejected minus the rejected draft, at the same places; nothing elsewhere."""
+    gap = estimate(
+        by_item(
+            (
+                f"{r.task}/{r.item}",
+                [
+                    tv - (1 - accept)
+                    for s, tv, accept in zip(r.sources, r.tv, r.accept_reference, strict=True)
+                    if s == AFTER_PAD
+                ],
+            )
+            for r in records
+        )
+    )
+    if gap is None:
+        return []
+    names = {"method": method, "model": model, "reference": "its rejected drafts", "reference_model": model}
+    return [{**names, "metric": "tv", "says": "what rejecting changes where it rejects", **gap}]
 
 
 def _gap(

@@ -87,6 +87,22 @@ def test_the_coin_keeps_as_many_drafts_as_the_gate_it_is_held_against(home: Path
     assert {("random", "pipo 0.5"), ("pipo 0", "pipo 1"), ("pipo 1", "regular"), ("pipo 0.5", "mtp")} <= gaps
 
 
+def test_what_rejecting_changes_is_read_off_the_rejected_places(home: Path, done: Any) -> None:
+    folder, summary = done
+    found = read(folder / "distances.jsonl", DistanceRecord)
+    gaps = {(d["method"], d["model"]): d for d in summary["differences"] if d["reference"] == "its rejected drafts"}
+    assert {method for method, _ in gaps} == {"pipo 0.5", "pipo 1"}, "elsewhere nothing is rejected"
+    model = str(home / "one")
+    at = [
+        tv - (1 - accept)
+        for r in found
+        if (r.method, r.model) == ("pipo 1", model)
+        for s, tv, accept in zip(r.sources, r.tv, r.accept_reference, strict=True)
+        if s == "after PAD"
+    ]
+    assert gaps["pipo 1", model]["value"] == pytest.approx(sum(at) / len(at))
+
+
 def test_an_interrupted_study_goes_on_and_ends_alike(home: Path, tmp_path: Path, done: Any) -> None:
     class Stops(LocalContext):
         left = 45
