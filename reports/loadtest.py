@@ -49,7 +49,8 @@ def load(r: Row) -> str:
 
 def answer(run: LoadedRun) -> str:
     """Bullets: the rates that searches found, and how the first token and the pace compare at the highest load."""
-    lines = [f"- {sentence(f, run.summary['target_share'])}" for f in run.summary["found"]]
+    target = run.summary["target_share"]
+    lines = [f"- {sentence(f, target)}{disturbed(_of(run, f['variant']))}" for f in run.summary["found"]]
     highest = max((r["load"] for r in run.rows), default=0.0)
     for variant in series(run):
         of = {r["metric"]: r for r in run.summary["ratios"] if r["variant"] == variant and r["load"] == highest}
@@ -59,15 +60,14 @@ def answer(run: LoadedRun) -> str:
         where = load(next(r for r in run.rows if r["load"] == highest))
         lines.append(
             f"- **{variant} under load, {where}:** times as fast as {run.summary['reference']} over the same requests: "
-            f"{'; '.join(words)}.{disturbed(run, highest)}"
+            f"{'; '.join(words)}.{disturbed([r for r in run.rows if r['load'] == highest])}"
         )
     return "\n".join(lines)
 
 
-def disturbed(run: LoadedRun, at: float) -> str:
-    """A sentence where others on the machine took the CPU from a point at this load; else nothing."""
-    shares = [r["client"].get("waited_share") or 0.0 for r in run.rows if r["load"] == at]
-    most = max(shares, default=0.0)
+def disturbed(rows: list[Row]) -> str:
+    """A sentence where others on the machine took the CPU from one of these points; else nothing."""
+    most = max((r["client"].get("waited_share") or 0.0 for r in rows), default=0.0)
     return (
         f" Others had the CPU for up to {100 * most:.0f} % of the time: do not lean on this."
         if most > DISTURBED

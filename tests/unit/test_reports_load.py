@@ -66,3 +66,9 @@ def test_percentiles_that_too_few_requests_lie_beyond_are_dashes(tmp_path: Path)
     table = loadtest.percentiles(load(folder(tmp_path / "run")))
     line = next(x for x in table.splitlines() if x.startswith("| regular | 2/s | first token"))
     assert line.rstrip(" |").endswith("–")
+
+
+def test_points_that_others_disturbed_say_so() -> None:
+    rows = [{"client": {"waited_share": share}} for share in (None, 0.01, 0.42)]
+    assert loadtest.disturbed(rows[:2]) == ""
+    assert loadtest.disturbed(rows) == " Others had the CPU for up to 42 % of the time: do not lean on this."
