@@ -12,7 +12,7 @@ from reports.load import LoadedRun, load
 from reports.pace import MIXED, SAME, Pace, batch_one, ratio_word, whole_batch
 from reports.page import page
 from reports.settle import BETTER, OPEN, WORSE, settled
-from reports.verdict import answers, conclusion, judged_against
+from reports.verdict import answers, conclusion, judged_against, verified
 from tests.unit.reports_runs import compare_summary, estimate, latency_summary, threshold_summary, write_run
 
 
@@ -187,6 +187,17 @@ def test_least_favourable_reference_decides() -> None:
 def test_a_variant_on_a_reference_model_is_judged_against_that_one(compare: LoadedRun) -> None:
     assert judged_against(compare, "eagle") == ["regular"]
     assert judged_against(compare, "pipo-opd") == ["regular", "control"]
+
+
+def test_eagle_on_its_references_model_is_a_matter_of_speed_alone(compare: LoadedRun) -> None:
+    assert verified(compare, "eagle", ["regular"])
+    assert not verified(compare, "pipo-opd", ["regular"]) and not verified(compare, "eagle", ["regular", "control"])
+    for d in compare.summary["differences"]:
+        if (d["variant"], d["reference"], d["budget"]) == ("eagle", "regular", "tight"):
+            d.update(value=-0.1, low=-0.2, high=-0.05)
+    (line,) = (line for line in answers([compare])[0].splitlines() if line.startswith("- **eagle**"))
+    assert "draws from the same distribution, so only speed is open" in line
+    assert "(tight budget −10.0 [−20.0, −5.0], worse) is chance or float rounding" in line
 
 
 def test_pace_names_batch_length_and_mixed_speeds(compare: LoadedRun, latency: LoadedRun) -> None:
