@@ -175,7 +175,8 @@ def open_study(
     for key in ("engine", "server", "data", "score", "unsafe", "reuse", *settings.NEWER):
         if given[key] is None or key not in settings.NEWER:
             del given[key]
-    marks = {u.name: u.settings["model"] for u in units}
+    own = str(ctx.folder / "models")  # models built here go by their names, so that a folder may move
+    marks = {Path(u.model).name if u.model.startswith(own) else u.model: u.settings["model"] for u in units}
     resolved = {
         "kind": KIND, **given, **engine_settings(settings), "study": msgspec.to_builtins(study),
         "points": msgspec.to_builtins(points), "tasks": {t.name: t.fingerprint for t in tasks},

@@ -19,7 +19,8 @@ GUIDE = """\
 - A point is held against its reference, paired by question; **p** is that of the interval, **Holm** corrected for all
   points of the study, a metric at a time. **tokens/step**: of all steps after the first, as a ratio of sums.
 - Points that decode the same way were generated once: smaller budgets and fewer samples are read off, exactly. Such
-  points have no pace of their own."""
+  points have no pace of their own. The others ran one after another, so their tokens/s hold what else the machine did
+  meanwhile."""
 
 
 def what(run: LoadedRun) -> str:
