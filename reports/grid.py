@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports import grid_figure, statistics
-from reports.grid_figure import axis_of, lines_of
+from reports.grid_figure import axis_of, best_of, lines_of
 from reports.load import ALL_TASKS, LoadedRun
 from reports.paper import paper, quality_rows
 from reports.settle import BETTER, WORSE, settled
@@ -48,7 +48,7 @@ def lists(run: LoadedRun) -> dict[str, Any]:
 def answer(run: LoadedRun) -> str:
     """One bullet: how many points are settled against their references, and in which metric."""
     parts = []
-    for metric in ("avg", f"pass@{run.k}"):
+    for metric in ("avg", f"pass@{best_of(run)}"):
         family = [d for d in _overall(run, metric) if d["p"] is not None]
         held = [d for d in family if (d["p_holm"] or 0.0) < 0.05]
         better = sum(d["value"] > 0 for d in held)
@@ -83,19 +83,19 @@ def section(run: LoadedRun, names: list[str]) -> list[str]:
 
 def points_table(run: LoadedRun, task: str) -> str:
     """One line a point: quality, what was cut, slots, kept share, tokens a step, pace."""
-    k = run.k
+    k, best = run.k, best_of(run)
     cells = []
     for row in (r for r in run.rows if r["task"] == task):
         speed = row.get("throughput") or {}
         cells.append(
             [
-                row["variant"], percent(row.get("avg")), percent((row.get("pass") or {}).get(str(k))),
+                row["variant"], percent(row.get("avg")), percent((row.get("pass") or {}).get(str(best))),
                 percent(row.get("truncated")), f"{row.get('failed', 0)} of {row.get('samples', DASH)}",
                 plus_minus(row.get("slots")), percent(row.get("kept_share")),
                 plus_minus(row.get("acceptance"), digits=2), interval(speed, digits=0, key="tokens_s"),
             ]
         )  # fmt: skip
-    columns = ["point", f"avg@{k} %", f"pass@{k} %", "cut %", "failed", "slots", "kept %", "tokens/step", "tokens/s"]
+    columns = ["point", f"avg@{k} %", f"pass@{best} %", "cut %", "failed", "slots", "kept %", "tokens/step", "tokens/s"]
     return markdown(columns, cells)
 
 
@@ -119,7 +119,7 @@ def _overall(run: LoadedRun, metric: str) -> list[Row]:
 def differences(run: LoadedRun) -> str:
     """Every point against its reference: value, interval, bootstrap, p and corrected p, what it settles."""
     cells = []
-    for metric in ("avg", f"pass@{run.k}", "slots", STEP):
+    for metric in ("avg", f"pass@{best_of(run)}", "slots", STEP):
         scale, digits = (100, 1) if metric == "avg" or metric.startswith("pass@") else (1, 2)
         label = f"avg@{run.k}, points" if metric == "avg" else f"{metric}, points" if scale == 100 else metric
         for d in _overall(run, metric):

@@ -27,6 +27,11 @@ class Panel(NamedTuple):
     scale: float
 
 
+def best_of(run: LoadedRun) -> int:
+    """The largest k of pass@k that the study reports; all samples unless others were asked for."""
+    return int(max(run.summary["pass_at"]))
+
+
 def axis_of(run: LoadedRun) -> str | None:
     """The axis that figures run over: the first with the most values; None for a study without axes."""
     axes = run.summary.get("axes") or []
@@ -61,7 +66,8 @@ def estimate_of(row: Row, metric: str) -> Row | None:
 def panels(run: LoadedRun) -> list[Panel]:
     """Quality, then what varies: tokens a step or the kept share, and the pace where points have one of their own."""
     rows = [r for rows in lines_of(run).values() for r in rows]
-    parts = [Panel(f"avg@{run.k}, %", "avg", 100), Panel(f"pass@{run.k}, %", f"pass@{run.k}", 100)]
+    best = f"pass@{best_of(run)}"
+    parts = [Panel(f"avg@{run.k}, %", "avg", 100), Panel(f"{best}, %", best, 100)]
     steps = {round(r["acceptance"]["value"], 2) for r in rows if r.get("acceptance")}
     parts += [Panel("tokens a step", "acceptance", 1)] if len(steps) > 1 else []
     timed = [len({r["variant"] for r in of if r.get("throughput")}) for of in lines_of(run).values()]
@@ -88,6 +94,7 @@ def figure(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
         ax.set_xticks(list(places.values()), [_tick(v, axis) for v in places])
         if not axis:
             ax.tick_params(axis="x", rotation=30)
+            ax.margins(x=0.1)
         ax.minorticks_off()
     drawn_lines = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
     names = [*(n for n in found if n in drawn_lines), *(n for n in drawn_lines if n not in found)]

@@ -15,7 +15,7 @@ def show(result: dict[str, Any]) -> None:
     """A line a point over all tasks, with what separates it from its reference; then what is settled."""
     from pipo.cli.show import mean, percent, share
 
-    k = result.get("k", 0)
+    k, best = result.get("k", 0), max(result.get("pass_at") or [0])
     print(f"{result.get('question')}\n\nall tasks; percent, ± half of the 95% interval clustered by item; Δ: minus the "
           "point's reference, p corrected for all points (Holm)\n")  # fmt: skip
     rows = [r for r in result.get("rows", ()) if r["task"] == OVERALL]
@@ -23,7 +23,7 @@ def show(result: dict[str, Any]) -> None:
     table = []
     for row in rows:
         name, speed = row["variant"], row.get("throughput") or {}
-        quality = (row.get("pass") or {}).get(str(min(k, row.get("k") or k)))
+        quality = (row.get("pass") or {}).get(str(min(best, row.get("k") or best)))
         table.append(
             [
                 name, percent(row.get("avg")), percent(quality), share(row.get("truncated")), mean(row.get("slots")),
@@ -31,7 +31,7 @@ def show(result: dict[str, Any]) -> None:
                 _gap(gaps.get((name, "avg")), 100), _gap(gaps.get((name, "tokens_per_step")), 1, 2),
             ]
         )  # fmt: skip
-    columns = ["point", f"avg@{k}", f"pass@{k}", "cut", "slots", "kept", "tok/step", "tok/s", "Δ avg (p)",
+    columns = ["point", f"avg@{k}", f"pass@{best}", "cut", "slots", "kept", "tok/step", "tok/s", "Δ avg (p)",
                "Δ tok/step (p)"]  # fmt: skip
     print_table(columns, table)
     print()

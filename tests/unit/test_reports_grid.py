@@ -125,3 +125,18 @@ def test_the_terminal_says_the_same(loaded: LoadedRun, capsys: pytest.CaptureFix
 def test_a_study_without_points_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRecord, match="has no 'points': another version wrote it"):
         changed(folder, tmp_path / "run", lambda summary: summary.pop("points"))
+
+
+def test_another_pass_at_k_that_was_asked_for_is_shown(tmp_path: Path) -> None:
+    """And a study without axes has its points side by side."""
+    (tmp_path / "home").mkdir()
+    home = make_home(tmp_path / "home")
+    run(study(home, base(home, "regular"), base(home, "eagle")), tmp_path / "run", pass_at=[1])
+    loaded = load(tmp_path / "run")
+    assert "| pass@1 % |" in grid.points_table(loaded, "overall") and grid_figure.axis_of(loaded) is None
+    assert [p.metric for p in grid_figure.panels(loaded)][:2] == ["avg", "pass@1"]
+    with styled():
+        drawn = grid_figure.figure(loaded, looks(grid.series(loaded)))
+    assert [t.get_text() for t in drawn.axes[0].get_xticklabels()] == ["regular", "eagle"]
+    page = reports.build([tmp_path / "run"], tmp_path / "out").read_text()
+    assert "pass@1, points" in page and "pass@2" not in page
