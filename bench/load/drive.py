@@ -19,6 +19,7 @@ from pipo.errors import BadInput
 
 SLEEP_S = 0.05  # longest sleep without asking whether the job was cancelled
 SPIN_S = 0.0005
+JOIN_S = 0.0002  # chunks of SGLang's closer than this came in one read: no step of a server is as short
 
 
 class How(NamedTuple):
@@ -46,6 +47,7 @@ class _Open:
     def __init__(self, ask: Ask, due: float, record: RequestRecord) -> None:
         self.ask, self.due, self.record = ask, due, record
         self.step = -1
+        self.last = float("-inf")  # when its last event came
         self.timed_out = False
 
     def add(self, e: Event, step: int, began: float, queues: bool) -> None:
@@ -191,8 +193,11 @@ class Drive:
                 self.engine.cancel(name)
 
     def _step_of(self, request: _Open, e: Event) -> int:
-        """Which step an event is of; SGLang's chunks come by themselves, so theirs is a number of its own."""
-        return self.steps if self.queues else int(1e9 * e.time)
+        """Which step an event is of. SGLang's come by themselves: what came at once was read late, and is one chunk."""
+        if self.queues:
+            return self.steps
+        before, request.last = request.last, e.time
+        return request.step + (e.time - before >= JOIN_S)
 
     def _finish(self, request: _Open, e: Event) -> None:
         if request.timed_out and e.finish == "cancelled":

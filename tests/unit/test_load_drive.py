@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench.load import overhead
@@ -107,6 +108,15 @@ def test_a_request_that_cannot_fit_fails_alone(engines: dict[bool, TorchEngine])
     records = drive(engines[False], METHODS["regular"]).run(given, How()).records
     assert [r.status for r in records] == ["ok", "failed", "failed"]
     assert "shorten it" in (records[1].error or "") and "vocabulary" in (records[2].error or "")
+
+
+def test_chunks_of_a_server_that_came_at_once_are_one() -> None:
+    engine, now = overhead.NullEngine(4), time.perf_counter()
+    times = iter([now + 1.0, now + 1.00001, now + 1.5, now + 1.9])
+    plain = engine.step
+    engine.step = lambda: [msgspec.structs.replace(e, time=next(times)) for e in plain()]  # type: ignore[method-assign]
+    (r,) = drive(engine, METHODS["regular"], queues=False).run(asks(1), How()).records
+    assert r.chunk_tokens == [4, 2, 2] and r.queue_s == -1 and len(r.chunk_s) == 3
 
 
 def test_requests_that_cannot_fit_end_a_closed_loop(engines: dict[bool, TorchEngine]) -> None:
