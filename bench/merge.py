@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from bench import grading, loading, provenance, record
+from bench import asked, grading, loading, provenance, record
 from bench.compare import summary_of
 from bench.record import Record, Run
 from pipo.data.questions import parse_shard
@@ -43,6 +43,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         ctx.check()
         records += record.read(folder / "records.jsonl")
     record.rewrite(ctx.folder / "records.jsonl", records)
+    asked.merge(ctx.folder, [folder for folder, _ in shards])
     summary = grading.sealed(summary_of(whole, records), grading.tally(records))
     record.write_json(ctx.folder / "summary.json", summary)
     return summary

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from bench import engines, grading, loading, prompts, provenance, record
+from bench import asked, engines, grading, loading, prompts, provenance, record
 from bench.engines import EngineSpec
 from bench.fit import fit
 from bench.grading import Asked, Grader
@@ -106,6 +106,7 @@ class Session:
                 loaded.engine.resize(max_batch=spec.max_batch)
         self.path = ctx.folder / "records.jsonl"
         self.run = self._open(kind)
+        asked.write(ctx.folder, self.tasks)
         found = self._read()
         self.done = finished(found, spec.k)
         drop_unfinished(self.path, found, self.done)

@@ -46,7 +46,8 @@ class Task(msgspec.Struct, frozen=True):
 
     ``scorer``: exact (the answer compared as text), math, choice or code (docs/SCORING.md). ``fingerprint``: of the
     items before a shard was taken, so that all shards of a run have the same. ``source``: what decides the prompts, and
-    where the items come from; empty for the lab's. ``notes``: what a person should know.
+    where the items come from; empty for the lab's. ``notes``: what a person should know. ``hidden``: its items
+    are not copied into run folders.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Task(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     source: dict[str, Any] = {}
     notes: list[str] = []
+    hidden: bool = False
 
 
 class _Line(msgspec.Struct):
@@ -152,7 +154,9 @@ def _benchmark(found: benchmarks.Benchmark, slots: int | None) -> Task:
         Item(a.entry.id, a.plain, a.entry.gold, a.entry.level, a.messages, a.entry.program) for a in found.items
     ]  # fmt: skip
     budgets = _budgets(msgspec.to_builtins(of.budgets), slots)
-    return Task(of.name, made, budgets, READ[of.scorer], of.scorer, source=describe(of), notes=found.notes)
+    return Task(
+        of.name, made, budgets, READ[of.scorer], of.scorer, source=describe(of), notes=found.notes, hidden=of.hidden
+    )  # fmt: skip
 
 
 def describe(of: Definition) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     out, they stand as published. ``fields``: new name -> name in the file. ``only``: field -> the value that rows must
     have. ``since``, ``until``: first day of the window, first day after it. ``items``: how many there should be.
     ``paper_items``: how many the paper counts. ``language``: of programs.
+    ``hidden``: its authors ask that items are not shown in plain text; runs do not copy them.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     language: str = "python"
     source: str = ""
     licence: str = ""
+    hidden: bool = False
     budgets: Budgets = Budgets()
 
 
