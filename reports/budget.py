@@ -12,12 +12,13 @@ from reports.figures import spread
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
 from reports.paper import paper
 from reports.style import DARK, LIGHT, Look
-from reports.text import DASH, interval, markdown, number, percent
+from reports.text import interval, markdown, number, percent
 
 Row = Mapping[str, Any]
 LISTS = ("costs", "cost_ratios", "equal_time", "equal_time_differences")
 AXES = {"slots": "slots", "tokens": "tokens", "device_s": "device seconds"}
 SHARES = {0.0625: "1/16", 0.125: "1/8", 0.25: "1/4", 0.5: "1/2", 1.0: "1"}
+TITLE = "Quality over the budget, all tasks"
 GUIDE = """\
 - The curves come from the same run, exactly: a sample that finished within a budget counts, else it was cut there and
   is wrong. Over all tasks, each task stands at the same share of its own largest budget.
@@ -56,7 +57,7 @@ def figures(run: LoadedRun, styles: Mapping[str, Look]) -> dict[str, Any]:
 
 
 def curve_figure(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
-    """Figure 2: avg@k and pass@k over the budget of slots, of tokens and of device seconds; one line a variant."""
+    """avg@k and pass@k over the budget of slots, of tokens and of device seconds; one line a variant."""
     from matplotlib.figure import Figure
 
     axes_shown = [a for a in AXES if curves_of(run, a)]
@@ -70,8 +71,6 @@ def curve_figure(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
             for n, curve in enumerate(found):
                 dodge = 2 ** (0.05 * (n - (len(found) - 1) / 2))  # side by side where values coincide
                 draw_line(ax, curve, part, dodge, styles[curve["variant"]])
-            if axis == "slots":
-                paper_ends(ax, found, part, styles)
             ax.set_xscale("log", base=2)
             ax.set_ylim(bottom=0)
             if j == 0:
@@ -160,7 +159,7 @@ def cost_figure(run: LoadedRun) -> Any:
         [100 * e["value"] for e in equal], [variants.index(e["variant"]) for e in equal], xerr=spread(equal, 100),
         fmt="D", color=DARK, markersize=4.5, capsize=2, elinewidth=1.1,
     )  # fmt: skip
-    right.set_xlabel("pass at equal device seconds a question, %")
+    right.set_xlabel("pass@k at equal device seconds a question, %")
     left.set_yticks(range(len(variants)), variants)
     left.set_ylim(len(variants) - 0.5, -0.5)
     for ax in (left, right):
@@ -174,16 +173,11 @@ def section(run: LoadedRun, names: Sequence[str]) -> list[str]:
     if not curves_of(run, "slots"):
         return []
     texts = ["Quality over the budget", "Cost of a right answer and quality at equal time"]
-    parts = ["### Quality over the budget, all tasks"]
+    parts = [f"### {TITLE}"]
     parts += [f"![{text}]({name})" for text, name in zip(texts, names, strict=False)]
     for axis in (a for a in AXES if curves_of(run, a)):
         of = "" if curves_of(run, axis)[0]["budgets"] else ", by share of the budget"
         parts += [f"pass@{curves_of(run, axis)[0]['k']} within {AXES[axis]}{of}:", curve_table(run, axis)]
-    facts = paper()
-    parts.append(
-        f"The paper ({facts['model']}, {facts['budget']['slots'][0]} to {facts['budget']['slots'][-1]} slots) gives "
-        f"numbers for the end alone and says that {facts['budget']['says']}."
-    )
     parts += ["### What a right answer costs, all tasks", cost_table(run)]
     if _equal(run):
         parts += ["### Quality at equal device time", equal_table(run)]
@@ -191,20 +185,13 @@ def section(run: LoadedRun, names: Sequence[str]) -> list[str]:
 
 
 def curve_table(run: LoadedRun, axis: str) -> str:
-    """pass@k at a sixteenth to the whole of the budget; beside slots the paper's end point."""
-    found, ends = curves_of(run, axis), paper()["overall"]
+    """pass@k at a sixteenth to the whole of the budget."""
+    found = curves_of(run, axis)
     at = [(f, found[0]["fractions"].index(f)) for f in SHARES if f in found[0]["fractions"]]
     whole = found[0]["budgets"]
     heads = [f"{whole[i]:.3g}" if whole else SHARES[f] for f, i in at]
-    known = axis == "slots" and any(c["variant"] in ends for c in found)
-    rows = []
-    for c in found:
-        cells = [c["variant"], *(percent(_at(c, "pass", i)) for _, i in at)]
-        if known:
-            cells.append(number(ends[c["variant"]]["quality"][1]) if c["variant"] in ends else DASH)
-        rows.append(cells)
-    columns = ["variant", *(f"{h}: %" for h in heads), *(["the paper's end: pass@4 %"] if known else [])]
-    return markdown(columns, rows)
+    rows = [[c["variant"], *(percent(_at(c, "pass", i)) for _, i in at)] for c in found]
+    return markdown(["variant", *(f"{h}: %" for h in heads)], rows)
 
 
 def cost_table(run: LoadedRun) -> str:

@@ -52,12 +52,8 @@ def section(run: LoadedRun, names: list[str]) -> list[str]:
     everything = "All tasks" if len(run.tasks) != 1 else run.tasks[0]
     for size in budgets:
         parts += [f"### {everything}, {size} budget", tables.comparison(run, ALL_TASKS, size)]
-    for task in run.tasks if len(run.tasks) > 1 else ():
-        for size in budgets:
-            rows = (r for r in run.rows if r["task"] == task and r["budget"] == size)
-            slots = next((r.get("budget_slots") for r in rows), None)
-            title = f"### {task}, {size} budget" + (f" ({slots} slots)" if slots else "")
-            parts += [title, tables.comparison(run, task, size)]
+    if len(run.tasks) > 1:
+        parts.append(folded("Task by task", by_task(run, budgets)))
     accepted = tables.acceptance(run)
     if accepted:
         parts += ["### Drafts accepted by their place in the chain", accepted]
@@ -70,11 +66,16 @@ def section(run: LoadedRun, names: list[str]) -> list[str]:
     if failed:
         parts += ["### Failed generations", failed]
     parts += budget.section(run, names[1:])
-    paper_table = tables.paper_comparison(run)
-    if paper_table:
-        parts += [
-            "### The paper's figures beside ours",
-            "Other tasks, another model size, no intervals in the paper: compare directions, not values.",
-            paper_table,
-        ]
     return parts
+
+
+def by_task(run: LoadedRun, budgets: list[str]) -> str:
+    """The tables of single tasks, each under its own number of slots."""
+    parts = []
+    for task in run.tasks:
+        for size in budgets:
+            rows = (r for r in run.rows if r["task"] == task and r["budget"] == size)
+            slots = next((r.get("budget_slots") for r in rows), None)
+            title = f"{task}, {size} budget" + (f" ({slots} slots)" if slots else "")
+            parts += [f"**{title}**", tables.comparison(run, task, size)]
+    return "\n\n".join(parts)

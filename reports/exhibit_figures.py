@@ -40,12 +40,13 @@ def figure2(run: LoadedRun) -> Exhibit | None:
          "k": p["k"], "avg": p["avg"], "pass": p["pass"]}
         for p in budget.points(run) if p["axis"] == SLOTS and p["task"] == ALL_TASKS
     ]  # fmt: skip
+    where = f"Numbers of all budgets stand in the comparison's part, *{budget.TITLE}*; those of the end in table 1."
     note = (
         f"The paper's budgets are {facts['budget']['slots'][0]} to {facts['budget']['slots'][-1]} slots; it gives "
         f"numbers for the end alone, and says that {facts['budget']['says']}. {standing(run)}"
     )
     return Exhibit(
-        "figure2", f"Figure 2: pass@{k} over the budget", rows, budget.curve_table(run, SLOTS), note, absent(run),
+        "figure2", f"Figure 2: pass@{k} over the budget", rows, where, note, absent(run),
         lambda styles: draw2(run, found, styles),
     )  # fmt: skip
 

@@ -44,4 +44,4 @@ def section(run: LoadedRun, names: list[str]) -> list[str]:
     floor = tables.floor(run)
     if floor:
         parts += ["### What the floor allows", *filter(None, [tables.machine(run)]), floor]
-    return [*parts, "### The paper's latency", tables.paper_latency()]
+    return parts

@@ -16,7 +16,7 @@ TOLERANCE = 0.05  # of the reference's speed
 SAID = {
     BETTER: "faster",
     WORSE: "slower",
-    OPEN: "of unsettled speed",
+    OPEN: "not shown to be faster",
     SAME: "about as fast",
     MIXED: "faster in one of first token and later tokens, slower in the other",
 }

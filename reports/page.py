@@ -32,7 +32,8 @@ GUIDE = """\
 - A variant is judged against the reference that has the same model, where there is one (only the method differs), else
   against every reference, and the least favourable difference decides. *control* has had as much training as pipo.
 - **tokens/s** in the comparison: the whole batch together (times of single samples under that load are in the CSV);
-  the latency table is at batch 1. Speeds within 5 % of each other are called about as fast."""
+  the latency table is at batch 1. Speeds within 5 % of each other are called about as fast. The tight budget is read
+  off the same generations, so steps, kept drafts and speed stand once, under the loose one."""
 
 
 def page(runs: list[LoadedRun], figures: dict[int, list[str]], papers: Sequence[str] = ()) -> str:

@@ -7,8 +7,6 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from reports.text import DASH, number
-
 MODEL = "Qwen3.5-4B"  # whose numbers stand beside ours where one column has to do
 
 
@@ -36,10 +34,3 @@ def quality_rows(names: list[str]) -> list[tuple[str, float, float, int]]:
     """(variant, avg@4, pass@4, slots) of those variants of ours that the paper has under the same name."""
     overall = paper()["overall"]
     return [(n, *overall[n]["quality"], overall[n]["slots"]) for n in names if n in overall]
-
-
-def latency_cells() -> list[tuple[str, list[str]]]:
-    """(metric, cells at 2K and 128K) as times faster than regular."""
-    facts = paper()["latency"]
-    names = {"ttft": "first token (TTFT)", "tpot": "time per token (TPOT)"}
-    return [(names[m], [number(facts[m].get(n), 2) or DASH for n in ("2048", "131072")]) for m in names]

@@ -6,23 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.load import ALL_TASKS, BUDGETS, LoadedRun
-from reports.paper import latency_cells, paper, quality_rows
 from reports.settle import settled
 from reports.statistics import chance
 from reports.text import DASH, interval, markdown, number, percent, plus_minus, series_name, share
 
 Row = Mapping[str, Any]
+STEPS = ("tokens/slot", "tokens/step", "kept %", "tokens/s")
 
 
 def comparison(run: LoadedRun, task: str, budget: str) -> str:
-    """One line a variant: quality, what was cut or failed, slots, kept share, speed; ± is half of the 95% interval."""
+    """One line a variant: quality, what was cut or failed, slots, kept share, speed; ± is half of the 95% interval.
+
+    Steps and speed are those of the whole generations, so they stand under the largest budget alone.
+    """
     k = str(run.k)
-    columns = [
-        "variant", f"avg@{k} %", f"pass@{k} %", "cut %", "failed", "slots", "tokens/slot", "tokens/step", "kept %",
-        "tokens/s",
-    ]  # fmt: skip
+    columns = ["variant", f"avg@{k} %", f"pass@{k} %", "cut %", "failed", "slots", *STEPS]
     rows = [r for r in run.rows if r["task"] == task and r["budget"] == budget]
-    return markdown(columns, [_comparison_row(r, k) for r in rows])
+    largest = budget == [b for b in BUDGETS if any(r["budget"] == b for r in run.rows)][-1]
+    shown = len(columns) if largest else len(columns) - len(STEPS)
+    return markdown(columns[:shown], [_comparison_row(r, k)[:shown] for r in rows])
 
 
 def _comparison_row(row: Row, k: str) -> list[str]:
@@ -65,17 +67,18 @@ def acceptance(run: LoadedRun) -> str:
 
 
 def differences(run: LoadedRun, overall: bool) -> str:
-    """Paired differences over all tasks, or task by task: value, interval, and what it settles."""
+    """Paired differences over all tasks, or task by task, a pair once: value, interval, and what it settles."""
     metrics = ("avg", f"pass@{run.k}")
-    rows = [
-        [
-            d["variant"], d["reference"], "all tasks" if d["task"] == ALL_TASKS else d["task"], d["budget"],
-            f"avg@{run.k}" if d["metric"] == "avg" else d["metric"], interval(d, 100, 1, sign=True), settled(d),
-        ]
-        for d in run.summary.get("differences", ())
-        if d["metric"] in metrics and d["variant"] != d["reference"] and (d["task"] == ALL_TASKS) is overall
-    ]  # fmt: skip
-    return markdown(["variant", "against", "task", "budget", "metric", "points [95%]", "so it is"], rows, left=5)
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for d in run.summary.get("differences", ()):
+        if d["metric"] in metrics and d["variant"] != d["reference"] and (d["task"] == ALL_TASKS) is overall:
+            pair, place = (d["variant"], d["reference"]), ([] if overall else [d["task"]]) + [d["budget"]]
+            if (*reversed(pair), *place) not in found:
+                cell = f"{interval(d, 100, 1, sign=True)}, {settled(d)}"
+                found.setdefault((*pair, *place), {})[d["metric"]] = cell
+    columns = ["variant", "against", *([] if overall else ["task"]), "budget"]
+    rows = [[*key, *(cells.get(m, DASH) for m in metrics)] for key, cells in found.items()]
+    return markdown([*columns, *(f"{m} points [95%]" for m in (f"avg@{run.k}", metrics[1]))], rows, left=len(columns))
 
 
 def failures(run: LoadedRun) -> str:
@@ -177,46 +180,3 @@ def machine(run: LoadedRun) -> str:
         f"{number(m['matmul_rate'] / 1e9)} and attention at {number(m['attention_rate'] / 1e9)} GFLOP/s, "
         f"{number(m['call_s'] * 1e6)} µs a torch call, measured by the job."
     )
-
-
-def paper_comparison(run: LoadedRun) -> str:
-    """Ours beside the paper's: difference to regular within each column; an empty string where no name is shared."""
-    names = list(dict.fromkeys(r["variant"] for r in run.rows))
-    theirs = quality_rows(names)
-    if not theirs:
-        return ""
-    base = {name: (avg, best, slots) for name, avg, best, slots in theirs}.get("regular")
-    rows = []
-    for name, avg, best, slots in theirs:
-        cells = [name, number(avg), number(best), _relative(slots, base[2] if base else None)]
-        for budget in BUDGETS:
-            ours = {r["variant"]: r for r in run.rows if r["task"] == ALL_TASKS and r["budget"] == budget}
-            mine, reference = ours.get(name, {}), ours.get("regular", {})
-            cells += [percent(mine.get("avg")), percent((mine.get("pass") or {}).get(str(run.k)))]
-            cells.append(_relative(*((r.get("slots") or {}).get("value") for r in (mine, reference))))
-        rows.append(cells)
-    columns = ["variant"]
-    for source in ("paper", "here, tight", "here, loose"):
-        columns += [f"{source}: avg@4 %", f"{source}: pass@4 %", f"{source}: slots ÷ regular"]
-    return markdown([c.replace("@4", f"@{run.k}") if c.startswith("here") else c for c in columns], rows)
-
-
-def _relative(value: float | None, base: float | None) -> str:
-    return number(value / base, 2) if value is not None and base else DASH
-
-
-def paper_latency() -> str:
-    return markdown(["the paper, times as fast as regular", "2K in", "128K in"], [[m, *c] for m, c in latency_cells()])
-
-
-def paper_threshold() -> str:
-    """The paper's points of its threshold figure."""
-    facts = paper()["threshold"]
-    at = facts["at_pad_ratio_60"]
-    rows = [
-        ["confidence, threshold 0.95", number(facts["pad_ratio_at_0_95"]), number(facts["confidence"]["0.95"], 2)],
-        ["confidence, threshold 1", "100.0", number(facts["confidence"]["1.0"], 2)],
-        ["confidence, pad ratio 60 %", "60.0", number(at["confidence"], 2)],
-        ["random, pad ratio 60 %", "60.0", number(at["random"], 2)],
-    ]
-    return markdown(["the paper (PIPO-SFT)", "pad ratio %", "pass@4 %"], rows)

@@ -40,4 +40,4 @@ def answer(run: LoadedRun) -> str:
 def section(run: LoadedRun, names: list[str]) -> list[str]:
     """The study's part of a page."""
     parts = ["## Threshold", *(image(f, "Quality against pad ratio, confidence gate and coin flip") for f in names)]
-    return [*parts, tables.threshold(run), "### The paper's threshold figure", tables.paper_threshold()]
+    return [*parts, tables.threshold(run)]

@@ -147,7 +147,7 @@ def conclusion(differences: Sequence[Row], pace: Pace) -> str:
     risk = "there is no interval" if low is None else "no loss within the interval"
     if low is not None and low < 0:
         risk = f"a loss of up to {number(-100 * low)} points is not excluded"
-    end = ": no gain is shown" if pace.word in (WORSE, OPEN) else ""
+    end = ": no gain is shown" if pace.word == WORSE else ""
     return f"**{pace.said}{end}; its quality is not settled** ({risk})"
 
 

@@ -77,7 +77,7 @@ def test_page_has_answer_first_then_figures_guide_and_provenance(built: Path) ->
         "## The paper's tables and figures", "## How to read this", "## Where the numbers come from",
     ]  # fmt: skip
     for needed in (
-        "![Quality by task and budget](comparison.png)", "### lab-recall, tight budget (74 slots)", "`5f1c09`",
+        "![Quality by task and budget](comparison.png)", "**lab-recall, tight budget (74 slots)**", "`5f1c09`",
         "`0123abcd`, with uncommitted changes", "cpu, 2 cores, 1 threads", "arXiv:2605.27255v2", "sha256:77aa",
         "pipo-opd: lab/pipo-opd, pipo threshold 0.95", "lab-chain: tight 74, loose 160", "pipo 0.1.0, torch 2.8",
     ):  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipo.data import benchmarks
-from reports.paper import latency_cells, paper, quality_rows
+from reports.paper import paper, quality_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where the facts were written down first: a folder beside the checkout that not everyone has.
@@ -88,5 +88,4 @@ def test_benchmarks_have_the_names_of_our_tasks() -> None:
 
 def test_rows_for_tables() -> None:
     assert quality_rows(["eagle", "control"]) == [("eagle", 46.21, 60.26, 21667)]
-    assert latency_cells() == [("first token (TTFT)", ["1.65", "2.64"]), ("time per token (TPOT)", ["2.07", "1.98"])]
     assert paper()["threshold"]["pad_ratio_at_0_95"] == pytest.approx(66.5)

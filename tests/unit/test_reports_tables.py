@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reports import tables, text
+from reports import exhibits, tables, text
+from reports.kinds import shown
 from reports.load import LoadedRun, load
 from reports.pace import MIXED, SAME, Pace, batch_one, ratio_word, whole_batch
 from reports.page import page
@@ -55,24 +56,42 @@ def test_csv_flattens_and_keeps_all_columns(tmp_path: Path) -> None:
 
 def test_comparison_table(compare: LoadedRun) -> None:
     lines = tables.comparison(compare, "overall", "tight").splitlines()
-    assert lines[0] == (
-        "| variant | avg@4 % | pass@4 % | cut % | failed | slots | tokens/slot | tokens/step | kept % | tokens/s |"
-    )
-    assert lines[2] == (
-        "| regular | 33.6 ±3.0 | 50.8 ±3.5 | 31.0 ±2.0 | 0 of 2400 | 68.0 ±1.4 | 1.00 ±0.01 | 1.00 ±0.01 | – "
-        "| 400 [388, 412] |"
-    )
+    assert lines[0] == "| variant | avg@4 % | pass@4 % | cut % | failed | slots |", "speed is the loose budget's"
+    assert lines[2] == "| regular | 33.6 ±3.0 | 50.8 ±3.5 | 31.0 ±2.0 | 0 of 2400 | 68.0 ±1.4 |"
     assert lines[4].startswith("| mtp | 38.0 ±3.0 | 61.0 ±3.5 | 31.0 ±2.0 | 1 of 2400 |")
     assert len(lines) == 2 + 6
+    loose = tables.comparison(compare, "overall", "loose").splitlines()
+    assert loose[0] == lines[0] + " tokens/slot | tokens/step | kept % | tokens/s |"
+    assert loose[2].endswith(" | 1.00 ±0.01 | 1.00 ±0.01 | – | 400 [388, 412] |")
+
+
+def test_a_run_of_one_budget_shows_its_speed(compare: LoadedRun) -> None:
+    rows = [r for r in compare.rows if r["budget"] == "tight"]
+    run = msgspec.structs.replace(compare, summary={**compare.summary, "rows": rows})
+    assert "400 [388, 412]" in tables.comparison(run, "overall", "tight")
+
+
+def test_a_pair_of_references_stands_in_the_differences_once(compare: LoadedRun) -> None:
+    """Regular against control says nothing that control against regular did not."""
+    rows = compare.summary["differences"]
+    pairs = {(d["variant"], d["reference"]) for d in rows}
+    back = [{**d, "variant": d["reference"], "reference": d["variant"]} for d in rows
+            if (d["reference"], d["variant"]) not in pairs]  # fmt: skip
+    assert back
+    run = msgspec.structs.replace(compare, summary={**compare.summary, "differences": [*rows, *back]})
+    for overall in (True, False):
+        assert tables.differences(run, overall) == tables.differences(compare, overall)
 
 
 def test_differences_are_split_into_overall_and_tasks(compare: LoadedRun) -> None:
     overall, by_task = tables.differences(compare, overall=True), tables.differences(compare, overall=False)
-    assert "| pipo-opd | control | all tasks | tight | pass@4 | +11.2 [+6.2, +16.2] | better |" in overall
-    assert "| pipo-opd | control | all tasks | loose | pass@4 | −3.9 [−8.9, +1.1] | not settled |" in overall
+    assert overall.splitlines()[0] == "| variant | against | budget | avg@4 points [95%] | pass@4 points [95%] |"
+    tight, loose = (line for line in overall.splitlines() if line.startswith("| pipo-opd | control |"))
+    assert tight.startswith("| pipo-opd | control | tight |") and tight.endswith("| +11.2 [+6.2, +16.2], better |")
+    assert loose.endswith("| −3.9 [−8.9, +1.1], not settled |")
     assert "lab-chain" not in overall
     assert "all tasks" not in by_task
-    assert "| pipo-sft | control | lab-recall | loose | avg@4 | −10.9 [−15.9, −5.9] | worse |" in by_task
+    assert "| pipo-sft | control | lab-recall | loose | −10.9 [−15.9, −5.9], worse |" in by_task
 
 
 def test_failures_are_shown(compare: LoadedRun, latency: LoadedRun) -> None:
@@ -133,12 +152,14 @@ def test_threshold_table_says_what_survives_correction(tmp_path: Path) -> None:
     assert [line.split(" | ")[-1] for line in lines if "| 0.9 | confidence" in line] == ["0.250 |"] * 2
 
 
-def test_paper_stands_beside_ours(compare: LoadedRun) -> None:
-    table = tables.paper_comparison(compare)
-    assert "| pipo-opd | 46.5 | 67.3 | 0.96 | 52.3 ±3.0 | 80.0 ±3.5 | 0.65 |" in table
-    assert "control" not in table, "the paper has no control"
-    assert "| first token (TTFT) | 1.65 | 2.64 |" in tables.paper_latency()
-    assert "| random, pad ratio 60 % | 60.0 | 59.64 |" in tables.paper_threshold()
+def test_the_paper_s_numbers_stand_once(compare: LoadedRun, latency: LoadedRun, threshold: LoadedRun) -> None:
+    """In the part on the paper; a run's own part speaks of the run."""
+    runs = [compare, latency, threshold]
+    own = "\n\n".join(part for run in runs for part in shown(run.kind).section(run, []))
+    assert "paper" not in own
+    theirs = "\n\n".join(exhibits.section(runs, exhibits.exhibits(runs), {}))
+    for cells in ("| 46.52 | 67.31 |", "| 1.65 | 2.07 |", "| 2.64 | 1.98 |", "| 66.5 | 65.01 |", "59.64 at random"):
+        assert theirs.count(cells) == 1, cells
 
 
 @pytest.mark.parametrize(
@@ -168,7 +189,7 @@ CONCLUSIONS = {
     (BETTER, SAME): "**better and about as fast**",
     (WORSE, BETTER): "**worse but faster: speed is bought with quality**",
     (WORSE, WORSE): "**worse and slower: it does not pay**",
-    (WORSE, OPEN): "**worse and of unsettled speed: it does not pay**",
+    (WORSE, OPEN): "**worse and not shown to be faster: it does not pay**",
     (OPEN, BETTER): f"**faster; its quality is not settled** {RISK}",
     (OPEN, WORSE): f"**slower: no gain is shown; its quality is not settled** {RISK}",
 }
