@@ -87,7 +87,7 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     """Run the study; returns the summary (schema in ablations/geometry_summary.py), which lies in summary.json too."""
     settings = read_spec({**load_study("geometry"), **spec}, GeometrySpec, KIND)
     for folder in settings.runs:
-        check_run(folder)
+        check_run(folder, settings.family)
     session = Session(KIND, settings, settings.variants(), ctx)
     prompts = sum(len(t.items) for t in session.tasks)
     subjects = make_subjects(session, settings)

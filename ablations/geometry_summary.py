@@ -20,7 +20,7 @@ from ablations.looks import by_item, estimate
 from bench.record import SampleRecord, each, read_run
 from bench.stats import INTERVALS
 from bench.summary import head_of
-from pipo.errors import BadInput
+from pipo.errors import BadInput, PipoError
 from pipo.lab import resolve_model
 
 if TYPE_CHECKING:
@@ -152,8 +152,16 @@ def _entry(run: str, variant: str, model: str, family: str | None, found: list[l
     return {"run": run, "variant": variant, "model": model, **behaviour([s for s in found if s], kind_of)}
 
 
-def check_run(folder: str) -> None:
-    """Raise BadInput where a folder holds no run with pairs."""
+def check_run(folder: str, family: str | None = None) -> None:
+    """Raise BadInput where a folder holds no run with pairs, or what its summary needs is gone; before any work."""
     run = read_run(Path(folder))
-    if not any(v.method.pairs for v in run.variants):
+    found = [v for v in run.variants if v.method.pairs]
+    if not found:
         raise BadInput(f"{folder} holds no run of a pair method ({run.kind}); PADs come from pipo and random alone")
+    if not (Path(folder) / "records.jsonl").is_file():
+        raise BadInput(f"{folder} has no records.jsonl ({run.kind}); name a run of compare, eval or ablate threshold")
+    for v in found:
+        try:
+            resolve_model(v.model, family)
+        except PipoError as e:
+            raise BadInput(f"{folder}: the tokenizer of {v.model} is needed to name tokens: {e}") from e

@@ -72,7 +72,7 @@ def samples(session: Session, variant: str) -> dict[tuple[str, str], list[Sample
     """(task, item) -> its samples in order, in the order of the tasks' items; failed and empty ones left out."""
     found: dict[tuple[str, str], list[SampleRecord]] = {}
     for r in session.records():
-        if isinstance(r, SampleRecord) and r.variant == variant and r.places:
+        if isinstance(r, SampleRecord) and r.variant == variant and r.places and r.finish != "failed":
             found.setdefault((r.task, r.item), []).append(r)
     order = [(t.name, i.id) for t in session.tasks for i in t.items]
     return {key: sorted(found[key], key=lambda r: r.sample) for key in order if key in found}

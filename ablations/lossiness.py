@@ -103,7 +103,8 @@ def run(spec: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
     done = {(r.method, r.model, r.task, r.item, r.sample) for r in read(path, DistanceRecord)}
     for text in texts:
         if not all((label(v.method), v.model, *text.key) in done for v in settings.variants()[1:]):
-            append(path, _measure(session, settings, text))
+            measured = _measure(session, settings, text)  # a kill may have left some of them
+            append(path, [r for r in measured if (r.method, r.model, *text.key) not in done])
         _tick(session, "all methods", text)
     for model in coins:
         rate = kept_share(read(path, DistanceRecord), model, f"pipo {settings.match:g}")

@@ -14,9 +14,11 @@ from ablations.geometry_measures import QUANTITIES
 from ablations.geometry_pads import DraftRecord
 from ablations.looks import read
 from bench import record
-from bench.record import SampleRecord
+from bench.record import Run, SampleRecord, Variant
+from pipo.engine.types import Method
 from pipo.errors import BadInput, BadRecord, Cancelled
 from pipo.jobs import LocalContext
+from tests.unit.diff_sides import origin
 
 ITEMS, K = 3, 2
 
@@ -155,3 +157,18 @@ def test_models_and_runs_that_cannot_be_used_are_refused(home: Path, tmp_path: P
         geometry.run(spec(home, models=[str(home / "one"), str(home / "wide")]), LocalContext(tmp_path / "b"))
     with pytest.raises(BadRecord, match="is not a run folder"):
         geometry.run(spec(home, runs=[str(tmp_path)]), LocalContext(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(("model", "says"), [("one", "has no records.jsonl"), ("gone", "the tokenizer of .*gone is")])
+def test_runs_whose_pads_cannot_be_read_are_refused_before_any_work(
+    home: Path, tmp_path: Path, model: str, says: str
+) -> None:
+    variants = [Variant("mine", str(home / model), Method("pipo", threshold=0.5))]
+    (tmp_path / "other").mkdir()
+    record.write_json(tmp_path / "other" / "run.json", Run(kind="ablate-grid", spec={}, provenance=origin(),
+                                                           variants=variants))  # fmt: skip
+    if model == "gone":
+        (tmp_path / "other" / "records.jsonl").touch()
+    with pytest.raises(BadInput, match=says):
+        geometry.run(spec(home, runs=[str(tmp_path / "other")]), LocalContext(tmp_path / "mine"))
+    assert not (tmp_path / "mine" / "records.jsonl").exists()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ablations import lossiness, study
 from ablations.looks import read
 from ablations.lossiness_distances import DistanceRecord
+from bench import record
+from bench.record import SampleRecord
 from pipo.errors import BadInput, BadRecord, Cancelled
 from pipo.jobs import LocalContext
 
@@ -124,6 +128,31 @@ def test_an_interrupted_study_goes_on_and_ends_alike(home: Path, tmp_path: Path,
     assert events[-1]["done"] == events[-1]["total"]
     skip = ("batch",)
     assert {k: v for k, v in summary.items() if k not in skip} == {k: v for k, v in done[1].items() if k not in skip}
+
+
+@pytest.mark.parametrize("whole", [1, 3, 8])
+def test_a_text_whose_lines_were_written_in_part_is_not_counted_twice(
+    home: Path, tmp_path: Path, done: Any, whole: int
+) -> None:
+    folder = shutil.copytree(done[0], tmp_path / "killed")
+    (folder / "summary.json").unlink()
+    path = folder / "distances.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:whole]) + lines[whole][:40])  # the write of a text's nine lines was cut
+    summary = lossiness.run(spec(home), LocalContext(folder))
+    assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(lines)
+    assert summary == done[1]
+
+
+def test_a_text_that_ended_by_a_failure_is_left_out(home: Path, tmp_path: Path, done: Any) -> None:
+    folder = shutil.copytree(done[0], tmp_path / "failed")
+    (folder / "summary.json").unlink()
+    (folder / "distances.jsonl").unlink()
+    made = list(record.each(folder / "records.jsonl"))
+    at = next(i for i, r in enumerate(made) if isinstance(r, SampleRecord))
+    made[at] = msgspec.structs.replace(made[at], finish="failed", error="the output is not finite")
+    record.rewrite(folder / "records.jsonl", made)
+    assert lossiness.run(spec(home), LocalContext(folder))["texts"] == ITEMS * K - 1
 
 
 def test_texts_can_be_cut(home: Path, tmp_path: Path) -> None:
