@@ -102,7 +102,7 @@ def summarise(session: Session, points: list[Point], rates: dict[tuple[str, str]
         for row in differences(run, records, [(point.gate.name, point.coin)], pass_at):
             if not _is_reused(point, row["task"], rates, reused):
                 gaps.append({"threshold": point.threshold, **row})
-    compared.correct(gaps)  # over all thresholds where the two gates decide differently, and both budgets
+    compared.correct(gaps, run.budgets)  # over all thresholds where the two gates decide differently, and both budgets
     gaps = [{key: value for key, value in row.items() if key not in ("variant", "reference")} for row in gaps]
     head = head_of(run, made, session.spec.k, pass_at)
     model, thresholds = points[0].gate.model, [p.threshold for p in points]

@@ -7,7 +7,7 @@ spread within a question, by sample.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -73,18 +73,21 @@ def row(parts: Sequence[Paired], k: int) -> Row:
     }  # fmt: skip
 
 
-def correct(rows: Sequence[Row]) -> None:
+def correct(rows: Sequence[Row], budgets: Mapping[str, Mapping[str, int]] | None = None) -> None:
     """Add ``p_holm`` and ``p_bh`` to difference rows: a family is one metric, all pairs and both budgets.
 
-    Rows over all tasks are one family, rows of single tasks another. A pair in both directions counts once. Rows
-    without p stay out and get None.
+    Rows over all tasks are one family, rows of single tasks another. A pair in both directions counts once, and so do
+    a tight and a loose budget (``budgets``, by task) of as many slots. Rows without p stay out and get None.
     """
+    once = {task for task, of in (budgets or {}).items() if len(set(of.values())) == 1}
+    once |= {"overall"} if once and once == set(budgets or ()) else set()
     families: dict[tuple[str, bool], dict[Hashable, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for r in rows:
         r.update(p_holm=None, p_bh=None)
         if r["p"] is not None:
             pair = frozenset((r["variant"], r["reference"]))
-            families[r["metric"], r["task"] == "overall"][pair, r["budget"], r["task"]].append(r)
+            budget = None if r["task"] in once else r["budget"]
+            families[r["metric"], r["task"] == "overall"][pair, budget, r["task"]].append(r)
     for family in families.values():
         ps = [same[0]["p"] for same in family.values()]
         corrected = zip(stats_paired.holm(ps), stats_paired.benjamini_hochberg(ps), strict=True)

@@ -264,7 +264,7 @@ def summarise(
     names = [v.name for v in run.variants]
     pairs = [(v, ref) for ref in references for v in names if v != ref]
     gaps = differences(run, records, pairs, pass_at)
-    compared.correct(gaps)
+    compared.correct(gaps, run.budgets)
     return {
         **head_of(run, records, k, pass_at),
         "references": list(references),

@@ -1,5 +1,6 @@
 """What a summary says about differences and votes, on records written by hand."""
 
+import msgspec
 import pytest
 
 from bench import compared, votes
@@ -77,6 +78,17 @@ def test_corrections_know_how_many_differences_were_looked_at(summary: dict) -> 
     for overall, count in ((True, 4), (False, 8)):
         family = [d for d in summary["differences"] if d["metric"] == "avg" and (d["task"] == "overall") is overall]
         assert len(family) == count
+        least = min(family, key=lambda d: d["p"])
+        assert least["p_holm"] == pytest.approx(min(1.0, count * least["p"]))
+
+
+def test_budgets_of_as_many_slots_are_looked_at_once() -> None:
+    """A run whose tight budget is its loose one has every difference twice; they are one test each."""
+    alike = msgspec.structs.replace(RUN, budgets={t: {"tight": 8, "loose": 8} for t in BUDGETS})
+    found = summarise(alike, records(), k=4, pass_at=[1], references=["base"])["differences"]
+    for overall, count in ((True, 2), (False, 4)):
+        family = [d for d in found if d["metric"] == "avg" and (d["task"] == "overall") is overall]
+        assert len(family) == 2 * count
         least = min(family, key=lambda d: d["p"])
         assert least["p_holm"] == pytest.approx(min(1.0, count * least["p"]))
 
