@@ -18,6 +18,7 @@
     settled       "better" | "worse" | "not settled": by the interval
     failed        whether it fails the gate
 
+Beside them ``counts``: what was cut, what failed, what became PADs (bench/diff_counts.py).
 The gate fails on a row whose interval lies wholly beyond the margin and whose ``p_margin`` is below alpha; with
 ``non_inferiority`` on every deciding row whose interval does not lie wholly on the good side of the margin (all of them
 must be shown to be good, so nothing is corrected there). Quality counts in points; of slots, tokens and times less is
@@ -34,6 +35,7 @@ import msgspec
 from bench import compared, diff_load, diff_runs, diff_times, stats, stats_paired
 from bench import diff_stats as ds
 from bench.diff_changes import changed
+from bench.diff_counts import counts
 from bench.diff_rows import Found, Notes, Row, Settings, checked, settle
 from bench.diff_runs import LATENCY, LOAD, Side
 from bench.scoring import Items, item_values, right
@@ -54,11 +56,13 @@ def compare(old: Path, new: Path, settings: Settings) -> dict[str, Any]:
     """
     a, b = diff_runs.read(Path(old)), diff_runs.read(Path(new))
     rows, notes = rows_of(a, b, settings)
-    changes = changed(a, b, {r["variant"]: r["was"] for r in rows})
+    names = {r["variant"]: r["was"] for r in rows}
+    changes = changed(a, b, names)
+    tasks = settings.tasks or list(b.run.budgets)
     return {
         "kind": a.kind, "k": a.k, "a": str(a.folder), "b": str(b.folder), "margin": settings.margin,
         "alpha": settings.alpha, "non_inferiority": settings.non_inferiority,
-        "rows": rows, "changed": changes, "notes": notes,
+        "rows": rows, "changed": changes, "notes": notes, "counts": counts(a, b, names, tasks) if a.samples else [],
         "failed": [i for i, r in enumerate(rows) if r["failed"]],
     }  # fmt: skip
 

@@ -33,7 +33,7 @@ SAME_TIMING = {
 
 
 class Side(msgspec.Struct, frozen=True):
-    """One of the two runs. ``samples``: (variant, task) -> item -> its samples.
+    """One of the two runs. ``samples``: (variant, task) -> item -> its samples; ``drafts``: offered and kept in them.
 
     ``trials``: (arm, input length) -> its records. ``requests``: (variant, mode, load) -> a point's, by number.
     """
@@ -41,6 +41,7 @@ class Side(msgspec.Struct, frozen=True):
     folder: Path
     run: Run
     samples: dict[tuple[str, str], Items] = {}
+    drafts: dict[tuple[str, str], tuple[int, int]] = {}
     trials: dict[tuple[str, int], list[LatencyRecord]] = {}
     requests: dict[tuple[str, str, float], list[RequestRecord]] = {}
 
@@ -87,8 +88,9 @@ def read(folder: Path) -> Side:
     path = folder / "records.jsonl"
     if not path.is_file():
         raise BadRecord(f"{path} does not exist; a diff is made from the records, keep them beside run.json")
+    samples, drafts = _samples(path, run) if run.kind in SAMPLED else ({}, {})
     side = Side(
-        folder, run, samples=_samples(path, run) if run.kind in SAMPLED else {},
+        folder, run, samples=samples, drafts=drafts,
         trials=_trials(path) if run.kind == LATENCY else {}, requests=_requests(path) if run.kind == LOAD else {},
     )  # fmt: skip
     if not (side.samples or side.trials or side.requests):
@@ -108,8 +110,10 @@ def _check_header(folder: Path, run: Run) -> None:
         )
 
 
-def _samples(path: Path, run: Run) -> dict[tuple[str, str], Items]:
+def _samples(path: Path, run: Run) -> tuple[dict[tuple[str, str], Items], dict[tuple[str, str], tuple[int, int]]]:
+    """Samples without what is bulky, and by variant and task how many drafts were offered and kept."""
     found: dict[tuple[str, str], Items] = defaultdict(lambda: defaultdict(list))
+    drafts: dict[tuple[str, str], tuple[int, int]] = {}
     for r in record.each(path):
         if isinstance(r, SampleRecord):
             if not r.judged:
@@ -122,10 +126,12 @@ def _samples(path: Path, run: Run) -> dict[tuple[str, str], Items]:
                 variant=sys.intern(r.variant), task=sys.intern(r.task), item=sys.intern(r.item),
             )  # fmt: skip
             found[r.variant, r.task][r.item].append(slim)
+            offered, kept = drafts.get((r.variant, r.task), (0, 0))
+            drafts[r.variant, r.task] = offered + len(r.drafts), kept + sum(d.kept for d in r.drafts)
     for items in found.values():
         for samples in items.values():
             samples.sort(key=lambda r: r.sample)
-    return {key: dict(items) for key, items in found.items()}
+    return {key: dict(items) for key, items in found.items()}, drafts
 
 
 def _trials(path: Path) -> dict[tuple[str, int], list[LatencyRecord]]:

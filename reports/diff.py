@@ -19,6 +19,8 @@ GUIDE = """\
   difference. **Holm**: corrected for the number of rows that decide.
 - **paired**: the same questions on both sides, so their difficulty drops out. **unpaired**: other questions; errors
   are clustered by question on each side, and much larger.
+- **cut**: by the budget, in whole samples; cut and failed ones count as wrong. **drafts kept**: the others are PADs.
+  A → B where they differ.
 - **McNemar**: questions that only B : only A solved, with each sample (avg) or any of the first k (pass@k), exact p.
   **bootstrap**: the interval drawn from the questions, 95%. **shows from**: the least difference that runs of this size
   would show 4 times of 5."""
@@ -46,6 +48,8 @@ def page(found: Mapping[str, Any]) -> str:
     tests = [_tests(r, found["k"]) for r in rows if r["decides"] and (r.get("mcnemar") or r.get("bootstrap_low"))]
     if tests:
         parts.append(folded("Tests of each difference", markdown(TESTS, tests, left=3)))
+    if found["counts"]:
+        parts.append(markdown(COUNTS, lost(found), left=2))
     if found["notes"]:
         parts.append("\n".join(f"- {note}" for note in found["notes"]))
     parts += ["## What else differs", changes(found), "## How to read this", GUIDE]
@@ -180,7 +184,28 @@ def gap(r: Row) -> str:
 
 
 LOADS = {"rate": "a second", "probe": "a second", "concurrency": "at once", "trace": "times as fast as recorded"}
+COUNTS = ["variant", "budget", "samples", "cut %", "failed", "drafts kept %"]
 TESTS = ["variant", "budget", "metric", "bootstrap [95%]", "McNemar", "its p", "shows from"]
+
+
+def lost(found: Mapping[str, Any]) -> list[list[str]]:
+    """Lines of ``COUNTS``, A → B: what was cut or failed counts as wrong; drafts that were not kept are PADs."""
+    return [
+        [
+            _variant(c), c["budget"], *_moved([str(n) for n in c["samples"]]), *_moved(_shares(c["cut"], c["samples"])),
+            *_moved([str(n) for n in c["failed"]]), *_moved(_shares(c["kept"], c["offered"])),
+        ]
+        for c in found["counts"]
+    ]  # fmt: skip
+
+
+def _shares(some: Sequence[int], of: Sequence[int]) -> list[str]:
+    return [number(100 * n / m) if m else DASH for n, m in zip(some, of, strict=True)]
+
+
+def _moved(sides: Sequence[str]) -> list[str]:
+    """One cell: both sides, or the one value that they share."""
+    return [sides[0] if sides[0] == sides[1] else " → ".join(sides)]
 
 
 def _tests(r: Row, k: int) -> list[str]:

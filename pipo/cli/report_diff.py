@@ -101,6 +101,9 @@ def _show(found: dict[str, Any]) -> None:
     if 0 < len(single) <= SHOWN:
         print("\ntask by task\n")
         _table(found, single)
+    if found["counts"]:
+        print("\ncut, failed and kept, A → B where they differ\n")
+        print_table(diff.COUNTS, diff.lost(found), left=diff.COUNTS[:2])
     if found["changed"]:
         print("\nwhat else differs\n")
         print_table(["", "A", "B"], [[c["what"], c["a"], c["b"]] for c in found["changed"]], left=["A", "B"])

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from bench.diff import Settings, compare
 from pipo.cli.report import app as report_group
+from pipo.engine.types import Draft
 from reports import diff
 from tests.unit.cli_fakes import FakeClient, job
-from tests.unit.diff_sides import chances, drawn, folder, latency
+from tests.unit.diff_sides import chances, drawn, folder, header, latency, samples, write
 from tests.unit.test_cli_commands import Pipo, client, pipo  # noqa: F401  (fixtures)
 
 RNG = np.random.default_rng(5)
@@ -109,3 +111,25 @@ def test_worse_by_its_own_interval_alone_does_not_fail(tmp_path: Path) -> None:
     assert alone["failed"] == [0], "alone it fails"
     wide = compare(folder(tmp_path / "c", old), folder(tmp_path / "d", new), Settings(metrics=["avg"], margin=30))
     assert "worse, within the margin" in diff.page(wide) and not wide["failed"]
+
+
+def test_what_was_cut_failed_or_padded_stands_beside_the_differences(pipo: Pipo, tmp_path: Path) -> None:  # noqa: F811
+    """Of four samples, slots 4 to 7 under budgets of 5 and 9: A cuts two in the tight one; B fails once, keeps less."""
+    budgets = {"t": {"tight": 5, "loose": 9}}
+    run = header({("x", "t"): np.ones((2, 2), bool)})
+    run.budgets = budgets
+    old = samples({("x", "t"): np.ones((2, 2), bool)})
+    for i, r in enumerate(old):
+        r.slots, r.drafts = 4 + i, [Draft(3, True), Draft(4, i < 3)]
+    new = [msgspec.structs.replace(r, drafts=[Draft(3, i == 0)]) for i, r in enumerate(old)]
+    new[3] = msgspec.structs.replace(new[3], correct=False, finish="failed", slots=2)
+    a, b = write(tmp_path / "a", run, old), write(tmp_path / "b", run, new)
+    found = compare(a, b, Settings())
+    tight, loose = found["counts"]
+    assert (tight["budget"], tight["cut"], tight["failed"], tight["samples"]) == ("tight", [2, 1], [0, 1], [4, 4])
+    assert (loose["budget"], loose["cut"]) == ("loose", [0, 0])
+    assert (loose["offered"], loose["kept"]) == ([8, 4], [7, 1])
+    assert diff.lost(found)[0] == ["x", "tight", "4", "50.0 → 25.0", "0 → 1", "87.5 → 25.0"]
+    assert "| x | tight | 4 | 50.0 → 25.0 | 0 → 1 | 87.5 → 25.0 |" in diff.page(found)
+    assert "50.0 → 25.0" in pipo("report", "diff", str(a), str(b)).out
+    assert compare(a, b, Settings(tasks=["t"]))["counts"] == found["counts"]
