@@ -126,13 +126,13 @@ def _pads(session: Session, settings: GeometrySpec, drafts: Sequence[DraftRecord
         found = [slots(r, chance.get((variant.name, r.task, r.item, r.sample))) for r in made]
         out.append(_entry("", variant.name, variant.model, settings.family, found))
     for folder in settings.runs:
-        run = read_run(Path(folder))
-        by_variant: dict[str, list[list[Slot]]] = {}
+        pairs = [v for v in read_run(Path(folder)).variants if v.method.pairs]
+        by_variant: dict[str, list[list[Slot]]] = {v.name: [] for v in pairs}
         for r in each(Path(folder) / "records.jsonl"):
-            if isinstance(r, SampleRecord):
-                by_variant.setdefault(r.variant, []).append(slots(r))
-        for variant in run.variants:
-            if variant.method.pairs and variant.name in by_variant:
+            if isinstance(r, SampleRecord) and r.variant in by_variant:
+                by_variant[r.variant].append(slots(r))
+        for variant in pairs:
+            if by_variant[variant.name]:
                 out.append(_entry(folder, variant.name, variant.model, settings.family, by_variant[variant.name]))
     return [entry for entry in out if entry["slots"]]
 

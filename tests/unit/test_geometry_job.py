@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ablations import geometry, study, threshold
@@ -13,7 +14,7 @@ from ablations.geometry import PairRecord
 from ablations.geometry_measures import QUANTITIES
 from ablations.geometry_pads import DraftRecord
 from ablations.looks import read
-from bench import record
+from bench import compare, record
 from bench.record import Run, SampleRecord, Variant
 from pipo.engine.types import Method
 from pipo.errors import BadInput, BadRecord, Cancelled
@@ -157,6 +158,17 @@ def test_models_and_runs_that_cannot_be_used_are_refused(home: Path, tmp_path: P
         geometry.run(spec(home, models=[str(home / "one"), str(home / "wide")]), LocalContext(tmp_path / "b"))
     with pytest.raises(BadRecord, match="is not a run folder"):
         geometry.run(spec(home, runs=[str(tmp_path)]), LocalContext(tmp_path / "c"))
+
+
+def test_of_a_comparison_the_pair_methods_alone_have_pads(home: Path, tmp_path: Path) -> None:
+    """EAGLE offers more drafts than it has slots, and none of them is a PAD."""
+    methods = {"chain": ("base", Method("eagle", depth=3)), "mine": ("one", Method("pipo", threshold=0.5))}
+    variants = [
+        {"name": n, "model": str(home / m), "method": msgspec.to_builtins(of)} for n, (m, of) in methods.items()
+    ]
+    compare.run({"variants": variants, "tasks": [str(home / "task.toml")], "k": 2}, LocalContext(tmp_path / "other"))
+    summary = geometry.run(spec(home, runs=[str(tmp_path / "other")]), LocalContext(tmp_path / "mine"))
+    assert [p["variant"] for p in summary["pads"] if p["run"]] == ["mine"]
 
 
 @pytest.mark.parametrize(("model", "says"), [("one", "has no records.jsonl"), ("gone", "the tokenizer of .*gone is")])
