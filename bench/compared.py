@@ -73,6 +73,12 @@ def row(parts: Sequence[Paired], k: int) -> Row:
     }  # fmt: skip
 
 
+def within_one(row: Row) -> Row:
+    """A row on shares whose intervals end at -1 and 1, as no difference of shares lies beyond."""
+    sides = {side: row[side] for side in ("low", "high", "bootstrap_low", "bootstrap_high")}
+    return {**row, **{side: None if v is None else min(1.0, max(-1.0, v)) for side, v in sides.items()}}
+
+
 def correct(rows: Sequence[Row], budgets: Mapping[str, Mapping[str, int]] | None = None) -> None:
     """Add ``p_holm`` and ``p_bh`` to difference rows: a family is one metric, all pairs and both budgets.
 

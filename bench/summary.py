@@ -136,7 +136,7 @@ def throughput(rows: Sequence[ThroughputRecord]) -> Row | None:
     rate = stats.ratio([r.tokens for r in rows], [r.wall_s for r in rows])
     full = sum(r.full_wall_s for r in rows)
     return {
-        "tokens_s": rate.value, "low": rate.low, "high": rate.high,
+        "tokens_s": rate.value, "low": None if rate.low is None else max(0.0, rate.low), "high": rate.high,
         "tokens": sum(r.tokens for r in rows), "wall_s": wall,
         "full_tokens_s": sum(r.full_tokens for r in rows) / full if full > 0 else None,
     }  # fmt: skip
@@ -234,6 +234,8 @@ def differences(
         found = {t: compared.row([part], k) for t, part in zip(tasks, parts, strict=True)}
         if tasks:
             found[OVERALL] = compared.row(parts, k)
+        if metric == "avg" or metric.startswith("pass@"):
+            found = {task: compared.within_one(row) for task, row in found.items()}
         head = {"variant": variant, "reference": reference, "budget": budget, "metric": metric}
         out += [{**head, "task": task, **row} for task, row in found.items()]
     return out

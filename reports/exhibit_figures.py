@@ -141,6 +141,8 @@ def figure6(run: LoadedRun) -> Exhibit | None:
         gap = gaps.get(threshold)
         paper_pad = facts["pad_ratio_at_0_95"] if threshold == 0.95 else 1.0 if threshold == 1.0 else None
         paper_pass = {0.95: facts["pass_at_threshold"]["0.95"], 1.0: facts["pass_at_threshold"]["1.0"]}.get(threshold)
+        if paper_pass is None:
+            continue
         lines.append([
             f"{threshold:g}", percent(gate.get("pad_ratio")),
             *(percent((p.get("pass") or {}).get(str(k))) for p in (gate, coin)),
@@ -156,7 +158,8 @@ def figure6(run: LoadedRun) -> Exhibit | None:
     note = (
         f"The paper (PIPO-SFT, {MODEL}): at a pad ratio of {100 * at['ratio']:g} % {at['confidence']:.2f} by "
         f"confidence and {at['random']:.2f} at random. Here {run.summary.get('model', 'a PIPO model')} on "
-        f"{listed(run.tasks)}, loose budget: compare which gate is above, and where quality begins to fall."
+        f"{listed(run.tasks)}, loose budget: compare which gate is above, and where quality begins to fall. All "
+        "thresholds stand in the part *Threshold*."
     )
     gone = [f"{t:g}" for t in facts["thresholds"] if t not in {p["threshold"] for p in points}]
     lacking = f"thresholds {listed(gone)}; `pipo ablate threshold` has them." if gone else ""

@@ -28,7 +28,7 @@ def figure4(run: LoadedRun) -> Exhibit | None:
             number(r["ttft_s"] and 1000 * r["ttft_s"]), number(r["tpot16_s"] and 1000 * r["tpot16_s"], 2),
             *(interval(r[f"{m}_times"], 1, 2) for m in ("ttft", "tpot16")),
         ]
-        for r in rows
+        for r in rows if r["source"] == "paper" or str(r["input_tokens"]) in LENGTHS
     ]  # fmt: skip
     columns = ["variant", "input tokens", "TTFT ms", "TPOT16 ms", "TTFT ×", "TPOT16 ×"]
     shape, statistic = run.summary.get("shape"), run.summary.get("statistic", "p50")
@@ -37,7 +37,7 @@ def figure4(run: LoadedRun) -> Exhibit | None:
         f"{f'a random model of shape {shape}' if shape else 'the models of the run'}; the paper: {MODEL}, "
         f"{facts['backend']} back end, means of {facts['trials']} trials, TPOT over the first "
         f"{facts['tpot_over_first_tokens']} tokens. Seconds compare on the same model and device only; what compares "
-        "is ×, and how it moves with the length."
+        "is ×, and how it moves with the length. Other lengths of this run stand in the part *Latency*."
     )
     gone = [n for n in facts["input_lengths"] if n not in run.summary.get("input_lengths", [])]
     words = listed([f"{n // 1024}K" for n in gone])
@@ -79,6 +79,7 @@ def our_rows(run: LoadedRun) -> list[dict[str, Any]]:
 def draw4(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
     """Top: seconds; bottom: times faster than regular. The paper's points as stars, its lengths on the axis."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     facts = paper()["figure4"]
     figure = Figure(figsize=(8.8, 7.2))
@@ -92,6 +93,9 @@ def draw4(run: LoadedRun, styles: Mapping[str, Look]) -> Any:
             _lines(top, bottom, [r for r in ours if r["variant"] == name], metric, dodge, styles[name].line)
         _stars(top, bottom, metric)
         top.set_yscale("log")
+        top.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        top.yaxis.set_major_formatter("{x:g}")
+        top.yaxis.set_minor_formatter(NullFormatter())
         top.set_title("first token (TTFT)" if j == 0 else "time per token over the first 16 (TPOT16)")
         top.set_ylabel("ms" if j == 0 else "ms a token")
         bottom.set_ylabel(f"times as fast as {run.summary.get('reference') or 'the reference (none here)'}")

@@ -149,7 +149,7 @@ def _label_thresholds(ax: Any, points: Sequence[Row], x: Sequence[float], items:
         top = 100 * (item["value"] if item.get("high") is None else item["high"])
         ax.annotate(
             f"{point['threshold']:g}", (px, top), xytext=(0, 3), textcoords="offset points", fontsize=7, rotation=90,
-            ha="center", va="bottom",
+            ha="center", va="bottom", zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
 
 

@@ -19,7 +19,9 @@ def what(run: LoadedRun) -> str:
     lengths = listed([str(n) for n in sorted({r["input_tokens"] for r in run.rows})])
     shape = run.summary.get("shape")
     on = f" of a random model of shape {shape}" if shape else ""
-    return f"Latency{on} at batch 1 after {lengths} tokens: {listed(names(run))}."
+    trials = run.summary.get("trials")
+    times = f", {trials} trials" if trials else ""
+    return f"Latency{on} at batch 1 after {lengths} tokens{times}: {listed(names(run))}."
 
 
 def draw(run: LoadedRun, stem: str, styles: Mapping[str, Look]) -> dict[str, Any]:

@@ -18,19 +18,25 @@ SAID = {
     WORSE: "slower",
     OPEN: "not shown to be faster",
     SAME: "about as fast",
-    MIXED: "faster in one of first token and later tokens, slower in the other",
 }
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """``word``: better, worse, mixed, about the same or not settled; ``text``: the figures as one or two sentences."""
+    """``word``: better, worse, mixed, about the same or not settled; ``text``: the figures as one or two sentences.
+
+    ``parts``: words of the first token and of later ones, where they are not the same.
+    """
 
     word: str = OPEN
     text: str = ""
+    parts: tuple[str, str] | None = None
 
     @property
     def said(self) -> str:
-        return SAID[self.word]
+        if self.parts is None:
+            return SAID[self.word]
+        first, later = (SAID[part] for part in self.parts)
+        return f"{first} to the first token, {later} after it"
 
 
 def ratio_word(ratio: Mapping[str, Any] | None) -> str:
@@ -48,7 +54,8 @@ def batch_one(latency: LoadedRun, name: str) -> Pace:
     keep = None if any(r.get("keep") is None for r in ratios) else ratios[0]["keep"]
     length = max(r["input_tokens"] for r in ratios)
     at = {r["metric"]: r for r in ratios if r.get("keep") == keep and r["input_tokens"] == length}
-    words = {ratio_word(at.get(metric)) for metric in ("ttft", "tpot")}
+    parts = ratio_word(at.get("ttft")), ratio_word(at.get("tpot"))
+    words = set(parts)
     if {BETTER, WORSE} <= words:
         word = MIXED
     else:
@@ -59,6 +66,7 @@ def batch_one(latency: LoadedRun, name: str) -> Pace:
         word,
         f"At batch 1 after {length} tokens{forced}: first token {first} times, later tokens {later} times as fast as "
         f"{latency.summary.get('reference')}.",
+        parts if len(words) > 1 else None,
     )
 
 

@@ -41,7 +41,7 @@ def page(runs: list[LoadedRun], figures: dict[int, list[str]], papers: Sequence[
 
     ``papers``: the part on the paper's tables and figures (reports/exhibits.py).
     """
-    parts = ["# PIPO: decoding methods compared", "\n".join(shown(run.kind).what(run) for run in runs)]
+    parts = ["# PIPO: decoding methods compared", "\n".join(f"- {shown(run.kind).what(run)}" for run in runs)]
     short = [*filter(None, [*answers(runs), *(shown(run.kind).answer(run) for run in runs)])]
     if short:
         parts += ["## In short: does it pay?", *short]

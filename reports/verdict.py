@@ -131,7 +131,8 @@ def pace_of(run: LoadedRun, name: str, latency: LoadedRun | None) -> Pace:
     if latency is None:
         return many
     one = batch_one(latency, name)
-    return Pace(one.word, " ".join(t for t in (one.text, many.text) if t)) if one.text else many
+    both = " ".join(t for t in (one.text, many.text) if t)
+    return Pace(one.word, both, one.parts) if one.text else many
 
 
 def conclusion(differences: Sequence[Row], pace: Pace) -> str:
@@ -173,7 +174,8 @@ def _latency_alone(latency: LoadedRun, name: str) -> str:
 
 def _gate(run: LoadedRun) -> list[str]:
     """Whether the confidence gate is better than a coin flip that keeps as many drafts."""
-    lines, metric = [], f"pass@{run.k}"
+    said: dict[str, list[str]] = {}
+    metric = f"pass@{run.k}"
     for budget in budgets_of(run):
         found = [
             d
@@ -184,9 +186,10 @@ def _gate(run: LoadedRun) -> list[str]:
             continue
         states = [settled(d) for d in found]
         top = max(found, key=lambda d: d["value"])
-        lines.append(
-            f"- **Gate, {budget} budget:** {metric} of the confidence gate against a coin flip that keeps as many: "
-            f"better at {states.count(BETTER)}, worse at {states.count(WORSE)}, not settled at {states.count(OPEN)} of "
+        counts = [f"{word} at {states.count(word) or 'none'}" for word in (BETTER, WORSE, OPEN)]
+        text = (
+            f"{metric} of the confidence gate against a coin flip that keeps as many: {', '.join(counts)} of "
             f"{len(found)} thresholds; largest difference at {top['threshold']:g}: {points(top)}."
         )
-    return lines
+        said.setdefault(text, []).append(budget)
+    return [f"- **Gate, {listed(of)} budget{'s' * (len(of) > 1)}:** {text}" for text, of in said.items()]

@@ -28,6 +28,9 @@ MOST_ROWS = 1_048_575  # below the header
 MOST_TEXT = 32_767  # characters in a cell
 ABOUT = "about"
 SHARES = ("avg", "pass", "maj", "truncated", "kept_share", "pad_ratio", "area", "cut", "avg_gap", "pass_gap")
+# Times of load runs have no unit in their names, and their rates end as times do.
+TIMES = ("ttft", "first_pair", "tpot", "gap", "longest_gap", "itl", "e2e", "queue", "send_delay")
+RATES = ("tokens_s", "prompt_tokens_s", "offered_s", "achieved_s", "in_window_s", "full_tokens_s", "rate_s")
 ENDS = ("value", "low", "high", "se", "bootstrap_low", "bootstrap_high", "seed_low", "seed_high")
 CHANCES = ("p", "p_holm", "p_bh", "p_margin")
 FORMATS = {
@@ -56,7 +59,9 @@ WORDS = {
     "cells": "the cells of the map", "curves": "quality over the budget", "costs": "what a right answer took",
     "cost_ratios": "device seconds of a right answer, variant over reference", "equal_time": "pass@k at equal time",
     "equal_time_differences": "differences of those", "keys": "best points, areas, kept share at no loss",
-    "trainings": "what each row was trained with",
+    "trainings": "what each row was trained with", "points": "what each point is",
+    "lossless": "points that must be equal to their reference", "series": "each point over time",
+    "probes": "rates that searches tried",
 }  # fmt: skip
 
 
@@ -151,7 +156,8 @@ def put(sheet: Any, row: int, column: int, value: Any, looks: Mapping[str, Any],
     if isinstance(value, bool):
         sheet.write_boolean(row, column, value)
     elif isinstance(value, int | float) and math.isfinite(value):
-        sheet.write_number(row, column, value, looks["count" if isinstance(value, int) and kind == "number" else kind])
+        whole = isinstance(value, int) and kind in ("number", "share")  # shares are floats: a whole one is a count
+        sheet.write_number(row, column, value, looks["count" if whole else kind])
     else:
         sheet.write_string(row, column, text_of(value), looks["text"])
 
@@ -168,7 +174,7 @@ def kind_of(column: str, metric: str | None) -> str:
         return "share" if metric in ("avg", "area") or metric.startswith("pass@") else "number"
     if first in SHARES:
         return "share"
-    return "seconds" if first.endswith("_s") else "number"
+    return "seconds" if first in TIMES or (first.endswith("_s") and last not in RATES) else "number"
 
 
 def text_of(value: Any) -> str:

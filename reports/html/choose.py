@@ -28,6 +28,7 @@ MOST_ITEMS = 60  # a task
 MOST_SAMPLES = 4  # an item and variant
 LEAST_ITEMS = 4  # a task: what generations are shortened for
 MOST_PROMPT = 4000  # characters
+SEEDLESS = "does not honour seeds"  # what an engine's remark in a run's header says (pipo/sglang/engine.py)
 RECORDS, PROMPTS = "records.jsonl", "items.jsonl"
 
 _decoder = msgspec.json.Decoder(SampleRecord)
@@ -154,6 +155,7 @@ class Chosen:
         self.family: str | None = run.run.spec.get("family")
         self.index: dict[str, Any] = {
             "name": name,
+            "seeded": not any(SEEDLESS in text for text in run.run.provenance.warnings),
             "variants": [self._variant(run, i, v) for i, v in enumerate(self.found.variants)],
             "tasks": [
                 {

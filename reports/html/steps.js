@@ -123,6 +123,7 @@ function laneOf(trace, variant, vocabulary, gold) {
   lane.card.append(head, node("p", "quiet", [variant.method, variant.model].filter(Boolean).join(" · ")));
   for (const [name, text] of factsOf(trace, gold)) lane.card.append(node("p", name, text));
   if (trace.lost) lane.card.append(node("p", "quiet", `Drafts are not shown: ${trace.lost}.`));
+  if ((trace.d || []).some((ids) => ids.some((id) => id < 0))) lane.card.append(node("p", "quiet", "?: a rejected draft; the engine does not tell which token it was."));
   lane.telling = node("p", "telling");
   lane.chips = node("div", "chips");
   lane.chips.tabIndex = 0;

@@ -74,7 +74,9 @@ function pickTask(n) {
   const { items, of, differ } = viewer.task;
   ui.what.textContent =
     `${items.length} of ${of} items of ${viewer.task.name}, those on which methods differ first (${differ} of ${of}). ` +
-    "Every method answers the same item with the same seed. Times are from the run's own batch, waiting included.";
+    (viewer.run.seeded ? "Every method answers the same item with the same seed. "
+      : "Every method answers the same item, each by a draw of its own: the engine does not honour seeds. ") +
+    "Times are from the run's own batch, waiting included.";
   viewer.at = null;
   if (differ && !viewer.begun) ui.filter.value = "differ"; // begin where there is something to see
   viewer.begun = true;
@@ -106,7 +108,7 @@ function facts(item, blob, seed) {
   const rows = [
     ["item", `${item.id}${item.level ? `, level ${item.level}` : ""}`],
     ["gold", item.gold || "–"],
-    ["seed", `${seed}${item.of > item.samples.length ? `; samples shown: ${item.samples.length} of ${item.of}` : ""}`],
+    ["seed", `${seed}${viewer.run.seeded ? "" : ", not honoured"}${item.of > item.samples.length ? `; samples shown: ${item.samples.length} of ${item.of}` : ""}`],
     ["prompt", blob.prompt || `${blob.prompt_tokens} tokens; the run does not keep its text`],
   ];
   const notes = [...new Set(viewer.run.variants.map((v) => viewer.data.vocabularies[v.vocabulary].note).filter(Boolean))];

@@ -4,7 +4,7 @@ import pytest
 
 from bench import acceptance, scoring
 from bench.record import Provenance, Record, Run, SampleRecord, ThroughputRecord, Variant
-from bench.summary import summarise
+from bench.summary import summarise, throughput
 from bench.timing import Trace, tpot
 from pipo.engine.types import Draft, Event, Method
 from pipo.errors import BadInput
@@ -98,6 +98,17 @@ def test_speed_of_a_batch() -> None:
     assert found["ttft_s"]["p50"] == 1.0 and found["tpot_s"]["p50"] == 0.5
     assert found["tpot16_s"] is None, "no sample has 16 tokens"
     assert found["acceptance"]["value"] == 1.0
+
+
+def test_no_interval_leaves_what_can_be() -> None:
+    """Two questions, or two stretches of time, have intervals far beyond a share of 1 and below a speed of 0."""
+    rates = [ThroughputRecord(variant="v", task="t", batch=1, wall_s=1.0, tokens=n, slots=n, steps=n) for n in (1, 99)]
+    found = throughput(rates)
+    assert found and found["low"] == 0.0 and found["high"] > 100
+    summary = summarise(RUN, records(), k=2, pass_at=[1, 2], references=["regular"])
+    gaps = [d for d in summary["differences"] if d["metric"] in ("avg", "pass@2")]
+    assert any(d["low"] == -1.0 for d in gaps)
+    assert all(-1.0 <= d[side] <= 1.0 for d in gaps for side in ("low", "high") if d[side] is not None)
 
 
 def chain_sample(item: str, number: int, kept: str) -> SampleRecord:

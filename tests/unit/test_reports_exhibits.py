@@ -115,6 +115,8 @@ def test_figure_4_has_the_papers_seconds_and_ratios(runs: dict[str, LoadedRun]) 
     assert ["pipo, the paper", "2048", "–", "12.70", "1.65", "2.07"] in rows
     ours = next(r for r in rows if r[:2] == ["pipo-opd", "2048"])
     assert ours[4].startswith("2.18 [2.05, 2.29]")
+    assert {r[1] for r in rows[2:]} == {"2048", "131072"}, "other lengths are the latency part's"
+    assert len(e.rows) > len(rows) - 2, "the CSV has all"
     assert "4K, 16K, 32K, 64K and 128K; `pipo bench latency --protocol paper`" in e.lacking
 
 
@@ -133,6 +135,7 @@ def test_figure_6_has_both_gates_and_the_papers_points(runs: dict[str, LoadedRun
     e = found(runs["threshold"])["figure6"]
     row = next(r for r in lines(e) if r[0] == "0.95")
     assert row[5:] == ["66.5", "65.01"] and "better" in row[4]
+    assert [r[0] for r in lines(e)[2:]] == ["0.95", "1"], "other thresholds are the threshold part's"
     assert [r for r in e.rows if r["source"] == "paper"][-1] == {
         "source": "paper", "gate": "random", "threshold": None, "pad_ratio": {"value": 0.6}, "pass": {"value": 0.5964},
     }  # fmt: skip

@@ -234,13 +234,30 @@ def test_pace_names_batch_length_and_mixed_speeds(compare: LoadedRun, latency: L
         if ratio["variant"] == "eagle" and ratio["metric"] == "ttft":
             ratio.update(value=0.8, low=0.75, high=0.85)
     assert batch_one(latency, "eagle").word == MIXED
+    assert batch_one(latency, "eagle").said == "slower to the first token, faster after it"
+
+
+def test_a_speed_up_of_the_first_token_alone_is_called_so(latency: LoadedRun) -> None:
+    ratios = [{**r, "value": 0.95, "low": 0.8, "high": 1.1} if r["metric"] == "tpot" else r
+              for r in latency.summary["ratios"]]  # fmt: skip
+    run = msgspec.structs.replace(latency, summary={**latency.summary, "ratios": ratios})
+    pace = batch_one(run, "pipo-opd")
+    assert pace.word == BETTER and pace.said == "faster to the first token, not shown to be faster after it"
+    assert "faster to the first token, not shown to be faster after it" in answers([run])[0]
+
+
+def test_a_gate_that_is_the_same_under_both_budgets_is_told_once(threshold: LoadedRun) -> None:
+    tight = [d for d in threshold.summary["differences"] if d["budget"] == "tight"]
+    same = {**threshold.summary, "differences": tight + [{**d, "budget": "loose"} for d in tight]}
+    (bullets,) = answers([msgspec.structs.replace(threshold, summary=same)])
+    assert bullets.count("Gate") == 1 and bullets.startswith("- **Gate, tight and loose budgets:** pass@4")
 
 
 def test_answers_name_winner_by_budget_and_gate(compare: LoadedRun, threshold: LoadedRun) -> None:
     bullets, table = answers([compare, threshold])
     assert "**Tight budget, all tasks:** the highest pass@4 has **pipo-opd**, 80.0 [76.5, 83.5] %" in bullets
     assert "**Loose budget, all tasks:** the highest pass@4 has **control**, 90.6 [87.1, 94.1] %" in bullets
-    assert "better at 5, worse at 0, not settled at 0 of 5 thresholds; largest difference at 0.8" in bullets
+    assert "better at 5, worse at none, not settled at none of 5 thresholds; largest difference at 0.8" in bullets
     assert table.count("\n") == 1 + 4
 
 

@@ -88,6 +88,14 @@ def test_hostile_text_stays_text(run: LoadedRun, tmp_path: Path) -> None:
     assert all("http" not in found.zip.read(x).decode().replace("http://schemas", "") for x in links)
 
 
+def test_load_runs_have_times_rates_and_counts(run: LoadedRun, tmp_path: Path) -> None:
+    """A time a token of 1.7 ms is not 0.002, 4 requests a second are no time, and 3 cut ones are not 300%."""
+    row = {"tpot": {"p50": {"value": 0.00168}}, "offered_s": 3.64, "wall_s": 9.9, "cut": 3}
+    cells = book(tmp_path, [row, {"cut": 0.25}], run).cells("t")
+    assert [cells[f"{c}2"][2] for c in "ABCD"] == ["0.000000", "#,##0.000", "0.000000", "#,##0"]
+    assert cells["D3"][2] == "0.0%", "a share of the curves"
+
+
 def test_numbers_are_numbers_by_what_they_are(run: LoadedRun, tmp_path: Path) -> None:
     row = {
         "variant": "x", "samples": 12345, "avg": {"value": 0.373, "low": 0.3, "n": 200}, "ttft_s": {"p50": 0.021},
