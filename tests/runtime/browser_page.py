@@ -16,7 +16,7 @@ const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q -
   return (x + 0.05) / (y + 0.05); };
 const ground = getComputedStyle(document.body).backgroundColor;
 const out = [['text', ratio(getComputedStyle(document.body).color, ground)],
-         ['quiet', ratio(getComputedStyle(document.querySelector('header + p')).color, ground)]];
+         ['quiet', ratio(getComputedStyle(document.querySelector('header + ul')).color, ground)]];
 for (const e of document.querySelectorAll('#tv-legend .t.sure:not(.no)')) {
   const s = getComputedStyle(e); out.push([e.className, ratio(s.color, s.backgroundColor)]); }
 return out; })()"""

@@ -127,7 +127,7 @@ def test_a_table_is_saved_as_csv(browser: Browser) -> None:
     link = "document.querySelector('#first').parentElement.nextElementSibling.querySelector('a')"
     browser.js(f"{link}.dispatchEvent(new Event('pointerdown'))")
     assert browser.js(f"{link}.href").startswith("data:text/csv;charset=utf-8,")
-    assert browser.js(f"{link}.download") == "all-tasks-tight-budget.csv"
+    assert browser.js(f"{link}.download") == "all-tasks-loose-budget.csv"
     text = browser.js(f"decodeURIComponent({link}.href.split(',', 2)[1])").removeprefix("\ufeff")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [r["slots"] for r in rows] == [c.replace("−", "-") for c in slots]
