@@ -162,6 +162,8 @@ def section(run: LoadedRun, names: list[str]) -> list[str]:
 def lossless_text(run: LoadedRun) -> str:
     """Whether verification loses nothing, and what it costs in acceptance."""
     check = run.summary["lossless"]
+    if not check["places"]:
+        return "EAGLE verified no draft here, so whether it loses anything was not tried."
     word = "loses nothing" if check["holds"] else "**loses something: a fault**"
     return (
         f"EAGLE's verification {word}: min(p, q) and the residual give back p with a total variation of at most "

@@ -95,7 +95,7 @@ def _folder_of(info: JobInfo) -> Path:
 
 
 def _latest() -> list[Path]:
-    """Folders of the latest finished job of each kind that a report has a place for."""
+    """Folders of the latest finished job of each kind that a report has a place for; of each study where it has many."""
     from pipo.cli.follow import open_client
     from pipo.errors import BadInput
     from reports.kinds import KINDS
@@ -104,9 +104,17 @@ def _latest() -> list[Path]:
         done = [info for info in client.jobs() if info.state == "done" and Path(info.folder).is_dir()]
     found = []
     for kind in KINDS:
-        of_kind = [info for info in done if info.kind.removesuffix("-swift") == kind]
-        if of_kind:
-            found.append(Path(max(of_kind, key=lambda info: info.finished or 0).folder))
+        latest: dict[str, JobInfo] = {}
+        for info in sorted(done, key=lambda info: info.finished or 0):
+            if info.kind.removesuffix("-swift") == kind:
+                latest[_study(info)] = info
+        found += [Path(info.folder) for info in latest.values()]
     if not found:
-        raise BadInput("no finished comparison, latency or threshold job yet; run `pipo bench compare` first")
+        raise BadInput("no finished comparison, latency run or study yet; run `pipo bench compare`, or name a job")
     return found
+
+
+def _study(info: JobInfo) -> str:
+    """The name of the study that a job ran; empty for kinds that are one."""
+    study = info.spec.get("study") or ""
+    return str(study.get("name") or study) if isinstance(study, dict) else str(study)

@@ -98,7 +98,7 @@ def _data(index: dict[str, Any], blobs: Sequence[str]) -> str:
 def _contents(headings: Sequence[Heading], viewer: bool) -> str:
     rows = [f'<li class="l{h.level}"><a href="#{h.id}">{attribute(h.text)}</a></li>' for h in headings]
     if viewer:
-        rows.insert(1, '<li class="l2 tool"><a href="#viewer">Trace viewer</a></li>')
+        rows.append('<li class="l2 tool"><a href="#viewer">Trace viewer</a></li>')
     return "\n".join(rows)
 
 

@@ -178,4 +178,5 @@ if (viewer.data.runs.some((r) => r.tasks.some((t) => t.items.length))) {
   ui.prev.addEventListener("click", () => go(viewer.place - 1));
   ui.next.addEventListener("click", () => go(viewer.place + 1));
   pickRun(0);
+  if (location.hash === "#viewer") document.getElementById("viewer").scrollIntoView(); // it was hidden when the page came
 }
