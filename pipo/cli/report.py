@@ -95,7 +95,7 @@ def _folder_of(info: JobInfo) -> Path:
 
 
 def _latest() -> list[Path]:
-    """Folders of the latest finished job of each kind that a report has a place for; of each study where it has many."""
+    """Folders of the latest finished job of each kind, of each study where a kind has many."""
     from pipo.cli.follow import open_client
     from pipo.errors import BadInput
     from reports.kinds import KINDS
