@@ -138,6 +138,8 @@ def differences(run: LoadedRun) -> str:
 
 def _words(d: Row, scale: float) -> str:
     """What a difference settles; for slots and tokens a step there is no better."""
+    if d["low"] == d["high"] == 0:
+        return "equal"
     word = settled(d)
     if word in (BETTER, WORSE):
         word = word if scale == 100 else "more" if d["value"] > 0 else "fewer"

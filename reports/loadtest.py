@@ -11,6 +11,7 @@ from reports.style import Look
 from reports.text import DASH, folded, image, interval, listed, markdown, number, percent
 
 Row = Mapping[str, Any]
+RARE = ("failed", "timed out", "left at the end", "W", "J/token")
 DISTURBED = 0.05  # share of the time without a CPU from which on numbers are warned of
 UNITS = {"rate": "requests a second", "probe": "requests a second", "concurrency": "requests at once"}
 WORDS = {"rate": "{:g}/s", "probe": "{:g}/s", "concurrency": "{:g} at once", "trace": "trace × {:g}"}
@@ -68,11 +69,8 @@ def answer(run: LoadedRun) -> str:
 def disturbed(rows: list[Row]) -> str:
     """A sentence where others on the machine took the CPU from one of these points; else nothing."""
     most = max((r["client"].get("waited_share") or 0.0 for r in rows), default=0.0)
-    return (
-        f" Others had the CPU for up to {100 * most:.0f} % of the time: do not lean on this."
-        if most > DISTURBED
-        else ""
-    )
+    text = f" Others had the CPU for up to {100 * most:.0f} % of the time: do not lean on this."
+    return text if most > DISTURBED else ""
 
 
 def sentence(found: Row, target: float) -> str:
@@ -222,21 +220,11 @@ def section(run: LoadedRun, names: list[str]) -> list[str]:
 def rates(run: LoadedRun) -> str:
     """One line a point: what came, what was answered, how fast, how good."""
     slo, asked = bool(run.summary["slo"]), any(r["avg"] for r in run.rows)
-    columns = [
-        "variant",
-        "load",
-        "answered",
-        "failed",
-        "timed out",
-        "offered/s",
-        "answered/s",
-        "left at the end",
-        "tokens/s",
-    ]
+    columns = ["variant", "load", "answered", *RARE[:2], "offered/s", "answered/s", RARE[2], "tokens/s"]
     columns += ["tokens/chunk", "kept %", "first token ms [95%]", "ms a token [95%]"]
     columns += ["% within limits", "such/s"] if slo else []
     columns += ["avg@1 %", "cut"] if asked else []
-    columns += ["W", "J/token"]
+    columns += RARE[3:]
     rows = []
     for r in run.rows:
         e = r["energy"]
@@ -248,7 +236,13 @@ def rates(run: LoadedRun) -> str:
             line += [percent(r["goodput"]["share"]), number(r["goodput"]["rate_s"], 2)]
         line += [percent(r["avg"]), r["cut"]] if asked else []
         rows.append([*line, number(e.get("watts"), 1), number(e.get("joules_token"), 3)])
-    return markdown(columns, rows, left=2)
+    return markdown(*_telling(columns, rows), left=2)
+
+
+def _telling(columns: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Without the columns of what went wrong or could not be read, where that holds for no row."""
+    kept = [i for i, c in enumerate(columns) if c not in RARE or any(row[i] not in (0, DASH) for row in rows)]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _ms(times: Row | None, q: str) -> str:
