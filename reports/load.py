@@ -65,7 +65,8 @@ def load(folder: Path) -> LoadedRun:
     if kind is None:
         known = ", ".join([*KINDS, *ALIASES])
         raise BadInput(f"{folder} holds a run of kind {run.kind!r}; a report shows {known}")
-    return LoadedRun(folder, run, _summary(folder, kind), sum(_count(path, kind) for path in kind.records(folder)))
+    records = sum(_count(path, kind) for path in kind.records(folder))  # first: what is torn is named as that
+    return LoadedRun(folder, run, _summary(folder, kind), records)
 
 
 def _count(path: Path, kind: Kind) -> int:
