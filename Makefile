@@ -96,7 +96,7 @@ demo: $(STAMP)
 	$$pipo bench map $(DEMO_MAP); \
 	$$pipo ablate threshold $(DEMO_ABLATE); \
 	$$pipo report --out $(DEMO_OUT); \
-	echo "report: $(CURDIR)/$(DEMO_OUT)/report.md ($$((SECONDS / 60)) min $$((SECONDS % 60)) s after installation)"
+	echo "report: $(CURDIR)/$(DEMO_OUT)/report.html, report.md ($$((SECONDS / 60)) min $$((SECONDS % 60)) s after installation)"
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info report .pipo-home
