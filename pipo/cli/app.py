@@ -13,6 +13,7 @@ from pipo.cli import (
     bench,
     daemon,
     data,
+    doctor,
     draft_vocab,
     engines,
     evaluate,
@@ -57,7 +58,7 @@ def _root(
     pass
 
 
-for group in (daemon, engines, generate, serve, evaluate, tasks, draft_vocab):
+for group in (daemon, doctor, engines, generate, serve, evaluate, tasks, draft_vocab):
     group.register(app)
 groups = {"models": models, "data": data, "bench": bench, "ablate": ablate, "train": train, "lab": lab, "jobs": jobs}
 for name, group in groups.items():
