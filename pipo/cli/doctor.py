@@ -67,12 +67,12 @@ def run(
 
 def _versions() -> Iterator[Finding]:
     """Python, pipo, what pipo needs, and the pinned versions where a clone's list is at hand."""
-    from importlib.metadata import distributions, requires
+    from importlib.metadata import requires
 
     from pipod.checkup import Finding
 
     yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
-    have = {_plain(d.name): d.version for d in distributions() if d.name}
+    have = _installed()
     if "pipo" not in have:
         yield Finding("pipo", "note", "not installed, run from the source tree", "pip install -e .")
     else:
@@ -95,6 +95,16 @@ def _versions() -> Iterator[Finding]:
         yield Finding("versions", "note", f"other than tested: {', '.join(other)}", f"pip install -e . -c {pins}")
     else:
         yield Finding("versions", "ok", "as in constraints-cpu.txt")
+
+
+def _installed() -> dict[str, str]:
+    """Versions by name, out of the folders' names: reading each package's metadata takes ten times as long."""
+    have: dict[str, str] = {}
+    for folder in sys.path:
+        for entry in Path(folder).glob("*.dist-info"):
+            name, _, version = entry.stem.partition("-")
+            have.setdefault(_plain(name), version)
+    return have
 
 
 def _plain(name: str) -> str:

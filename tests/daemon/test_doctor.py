@@ -46,3 +46,18 @@ def test_a_killed_daemon(home: Path, client: Client, kill_daemon: Callable[[Clie
     kill_daemon(client)
     assert of(home, "daemon").state == "note"
     assert of(home, "processes").state == of(home, "journal").state == "ok"
+
+
+def test_a_daemon_that_lost_its_lock_file_is_a_process_that_nobody_owns(home: Path, client: Client) -> None:
+    """A real daemon and its worker; the lock file that names them is replaced, as a restored backup would do."""
+    client.wait(client.submit("noop", {"items": 1, "delay_s": 0.0}).id)
+    pid = client.status().pid
+    lock = home / "run" / place.LOCK
+    aside = lock.rename(lock.with_name("aside"))
+    try:
+        lock.touch(mode=0o600)
+        found = of(home, "processes")
+        assert found.state == "problem" and str(pid) in found.fix.split()
+    finally:
+        aside.rename(lock)
+    assert of(home, "processes").state == "ok"

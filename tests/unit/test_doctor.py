@@ -181,3 +181,15 @@ def test_the_whole_names_torch_and_the_sandbox(home: Path) -> None:
     states = {f["check"]: f for f in json.loads(said.stdout)["findings"]}
     assert states["torch"]["state"] == "ok" and "threads" in states["torch"]["found"]
     assert states["sandbox"]["state"] in ("ok", "note")
+
+
+def test_versions_by_folder_are_those_of_the_metadata() -> None:
+    from importlib.metadata import version
+
+    from pipo.cli.doctor import _installed
+
+    have = _installed()
+    assert len(have) > 20
+    assert {n: have[n] for n in ("torch", "msgspec", "pyzmq", "pipo")} == {
+        n: version(n) for n in ("torch", "msgspec", "pyzmq", "pipo")
+    }
