@@ -20,6 +20,8 @@ from bench.diff_stats import faster
 from bench.stats_paired import POWER
 from tests.unit.diff_sides import chances, drawn, side
 
+pytestmark = pytest.mark.slow
+
 RUNS = 1000
 K = 4
 Rng = np.random.Generator

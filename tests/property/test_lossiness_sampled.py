@@ -14,6 +14,8 @@ from pipo.engine.types import Method, Sampling
 from pipo.model.testing import tiny_model
 from tests.unit.test_decode_lossless import PROMPT, SAMPLINGS, VOCAB, chi_square, drafting_model, limit, sampled
 
+pytestmark = pytest.mark.slow
+
 DRAWS = 6_000
 TOKENS = range(1, VOCAB)
 

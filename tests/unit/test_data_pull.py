@@ -14,6 +14,8 @@ import pytest
 
 from tests.unit.hub_stub import SHA, Hub, add_folder, serving
 
+pytestmark = pytest.mark.slow
+
 PIPO = [sys.executable, "-c", "from pipo.cli import main; main()"]
 TOKEN = "hf_averysecrettokenaverysecrettoken"
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens

@@ -21,6 +21,8 @@ from pipo.errors import BadInput, BadRecord, Cancelled
 from pipo.jobs import LocalContext
 from tests.unit.diff_sides import origin
 
+pytestmark = pytest.mark.slow
+
 ITEMS, K = 3, 2
 
 

@@ -24,6 +24,8 @@ from tests.unit.bench_jobs import Context
 from tests.unit.benchmark_rows import write_jsonl
 from tests.unit.judged_runs import LIMIT, K, make_tasks, quality, samples, settings, walls
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:

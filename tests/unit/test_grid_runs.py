@@ -18,6 +18,8 @@ from tests.unit.bench_jobs import Context, make_home
 from tests.unit.grid_runs import ITEMS, K, base, logs, run, samples, study
 from tests.unit.judged_runs import make_tasks
 
+pytestmark = pytest.mark.slow
+
 SLOTS = {"key": "slots", "values": [4, 12]}
 
 

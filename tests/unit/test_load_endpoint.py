@@ -19,6 +19,8 @@ from pipo.jobs import LocalContext
 from pipo.sglang.machine import free_port
 from tests.unit.load_servers import DONE, SSE, Answer, Endpoint, Writer, event, says
 
+pytestmark = pytest.mark.slow
+
 PLAIN = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n%s"
 HEAD, TAIL = event("a", token_ids=[5]), event("", "stop")
 

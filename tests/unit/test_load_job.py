@@ -17,6 +17,8 @@ from pipo.errors import BadInput, BadRecord, Cancelled
 from tests.unit.bench_jobs import Context, make_home
 from tests.unit.bench_jobs import spec as compare_spec
 
+pytestmark = pytest.mark.slow
+
 SLO = {"ttft": 30.0, "tpot": 5.0}
 
 

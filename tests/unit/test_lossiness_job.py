@@ -18,6 +18,8 @@ from bench.record import SampleRecord
 from pipo.errors import BadInput, BadRecord, Cancelled
 from pipo.jobs import LocalContext
 
+pytestmark = pytest.mark.slow
+
 ITEMS, K = 3, 2
 
 

@@ -14,6 +14,8 @@ from reports.load import load
 from reports.paper import paper
 from tests.unit.looks_runs import QUANTITIES, geometry_summary, lossiness_summary, write_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -24,6 +24,8 @@ from tests.unit import judged_runs
 from tests.unit.bench_jobs import WORDS, Context, make_home
 from tests.unit.judged_runs import walls
 
+pytestmark = pytest.mark.slow
+
 K = 2
 
 

@@ -19,6 +19,8 @@ from tests.unit.bench_jobs import Context
 from tests.unit.cli_fakes import FakeClient
 from tests.unit.judged_runs import LIMIT, K, make_tasks, quality, samples, settings, walls
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = [{"name": "regular", "model": "lab/base", "method": {"name": "regular"}},
             {"name": "pipo", "model": "lab/pipo-opd", "method": {"name": "pipo", "threshold": 0.5}}]  # fmt: skip
 

@@ -19,6 +19,8 @@ from bench.scorers.pool import MathPool
 from bench.scorers.reading import compare, last_boxed, normalised, number, score_choice
 from pipo.errors import BadInput
 
+pytestmark = pytest.mark.slow
+
 CASES = tomllib.loads((Path(__file__).parent.parent / "hostile" / "answers.toml").read_text())["case"]
 CPU_S = 0.3
 
